@@ -1,0 +1,42 @@
+//! Tables → records → batches.
+//!
+//! The principal types are [`Protein`] (one chain, every per-residue fact of one length), the rows of [`table`] and the
+//! batches of each task. [`world`] makes the embedded sample data.
+
+mod error;
+pub mod label;
+mod protein;
+pub mod residue;
+mod rng;
+pub mod table;
+pub mod world;
+
+use std::path::Path;
+
+pub use error::Error;
+pub use protein::Protein;
+pub use rng::rng;
+
+/// Writes a file whole or not at all: temporary name beside it, fsync, rename, fsync of the folder.
+///
+/// # Errors
+/// What `write` or the file system says; the temporary file is removed then.
+pub fn atomic_write<E: From<std::io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut std::fs::File) -> Result<(), E>,
+) -> Result<(), E> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs_err::create_dir_all(folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let mut file = fs_err::File::create(&temporary)?.into_parts().0;
+    let result = write(&mut file).and_then(|()| Ok(file.sync_all()?));
+    drop(file);
+    if let Err(error) = result {
+        let _ = fs_err::remove_file(&temporary);
+        return Err(error);
+    }
+    fs_err::rename(&temporary, path)?;
+    fs_err::File::open(folder)?.sync_all()?;
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Residues: the one alphabet of the project and the cleaning of sequences.
+//!
+//! [`normalise`] is what every source goes through, so that the same protein has the same letters,
+//! and so the same [`protein_id`], wherever it came from.
+
+use sha2::{Digest, Sha256};
+
+/// The 25 letters a stored sequence may hold: the 20 standard residues, then X (unknown), B, Z (ambiguous),
+/// U (selenocysteine), O (pyrrolysine).
+pub const LETTERS: &[u8; 25] = b"ACDEFGHIKLMNPQRSTVWYXBZUO";
+
+/// Token id of padding in every residue tensor.
+pub const PAD: u32 = 0;
+/// Token id of a masked residue (masked-LM training, classifier-free guidance). Never used as padding.
+pub const MASK: u32 = 1;
+/// Number of residue token ids: PAD, MASK and the 25 letters.
+pub const N_TOKENS: usize = 2 + LETTERS.len();
+
+/// Token id of a residue letter (2..27); any letter outside [`LETTERS`] counts as X.
+pub fn token(letter: u8) -> u32 {
+    let at = LETTERS.iter().position(|&l| l == letter).unwrap_or(20);
+    2 + at as u32
+}
+
+/// Token ids of a normalised sequence.
+///
+/// # Shapes
+/// `L` letters → `L` ids
+pub fn encode(sequence: &str) -> Vec<u32> {
+    sequence.bytes().map(token).collect()
+}
+
+/// What [`normalise`] refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SequenceError {
+    /// Nothing is left after blanks, gaps and the final stop are removed.
+    #[error("empty sequence")]
+    Empty,
+    /// A character that is no residue letter in any of the formats.
+    #[error("character {letter:?} at position {position} is not a residue")]
+    Letter {
+        /// The offending character.
+        letter: char,
+        /// 1-based position in the text as given.
+        position: usize,
+    },
+}
+
+/// Cleans a sequence as the sources spell it: blanks and alignment gaps (`-`, `.`) go, lower case becomes upper,
+/// a final stop `*` goes, a `*` or `J` inside becomes X (non-standard residue; Kaggle's files use `*` so).
+///
+/// Length changes only through gaps and a final stop: callers that hold per-residue labels check lengths on the
+/// text they were given.
+///
+/// # Errors
+/// [`SequenceError`] names the first character that is no residue.
+pub fn normalise(text: &str) -> Result<String, SequenceError> {
+    let trimmed = text.trim().trim_end_matches('*');
+    let mut out = String::with_capacity(trimmed.len());
+    for (at, c) in trimmed.chars().enumerate() {
+        match c.to_ascii_uppercase() {
+            ' ' | '\t' | '\r' | '\n' | '-' | '.' => {}
+            '*' | 'J' => out.push('X'),
+            u if u.is_ascii() && LETTERS.contains(&(u as u8)) => out.push(u),
+            _ => return Err(SequenceError::Letter { letter: c, position: at + 1 }),
+        }
+    }
+    if out.is_empty() { Err(SequenceError::Empty) } else { Ok(out) }
+}
+
+/// The id of a protein: the first 128 bits of the SHA-256 of its normalised sequence, 32 hex digits.
+pub fn protein_id(sequence: &str) -> String {
+    Sha256::digest(sequence.as_bytes())[..16].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalise_cleans_what_sources_write() {
+        assert_eq!(normalise(" mkt-AY.i*\r\n").unwrap(), "MKTAYI");
+        assert_eq!(normalise("MK*TJ").unwrap(), "MKXTX");
+        assert_eq!(normalise("***"), Err(SequenceError::Empty));
+        assert_eq!(normalise("MK1T"), Err(SequenceError::Letter { letter: '1', position: 3 }));
+    }
+
+    #[test]
+    fn tokens_are_distinct_and_unknown_is_x() {
+        let ids = encode(std::str::from_utf8(LETTERS).unwrap());
+        assert_eq!(ids, (2..27).collect::<Vec<u32>>());
+        assert_eq!(token(b'?'), token(b'X'));
+    }
+
+    #[test]
+    fn id_is_the_hash_of_the_letters() {
+        assert_eq!(protein_id("MK").len(), 32);
+        assert_ne!(protein_id("MK"), protein_id("KM"));
+    }
+}

@@ -1,0 +1,337 @@
+//! The tables: one row type each, one Parquet file each, in one folder.
+//!
+//! A row struct is the schema: field = column. [`Rows::write`] and [`Rows::read`] are the only way in and out, so a
+//! column that changes its name or type is an error that names the file and the column, never a silent default.
+//!
+//! Units and conventions: coordinates in Å; positions 1-based in the stored sequence; ΔΔG is
+//! `ΔG_mutant − ΔG_wild-type of folding` in kcal/mol, positive = destabilising, whatever the source's own sign;
+//! pLDDT 0–100.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use arrow::record_batch::RecordBatch;
+use fs_err as fs;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_arrow::schema::{SchemaLike, TracingOptions};
+
+use crate::Error;
+
+/// Which part of the data a row belongs to. Decided once, by homology cluster, before anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Tuned on.
+    Valid,
+    /// Reported on: held-out clusters and published test sets.
+    Test,
+    /// Used nowhere: a neighbour of a published test protein, or a pair whose partners lie in different parts.
+    Excluded,
+}
+
+/// Rows of `proteins.parquet`: one per distinct normalised sequence of all sources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProteinRow {
+    /// [`crate::residue::protein_id`] of `sequence`.
+    pub protein_id: String,
+    /// Normalised residues.
+    pub sequence: String,
+    /// Accessions and chain ids under which the sources hold it, sorted.
+    pub accessions: Vec<String>,
+    /// Names of the sources that hold it, sorted.
+    pub sources: Vec<String>,
+    /// `protein_id` of the representative of its homology cluster.
+    pub cluster: String,
+    /// Part of the data, the same for the whole cluster (but for excluded neighbours of published test sets).
+    pub split: Split,
+}
+
+/// Rows of `facts.parquet`: one statement in words about one protein. Prompts are rendered when a batch is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FactRow {
+    /// 32 hex digits over protein, task and text.
+    pub fact_id: String,
+    /// The protein it speaks of.
+    pub protein_id: String,
+    /// Source name, as in the recipe.
+    pub source: String,
+    /// Accession in the source, empty if it has none.
+    pub accession: String,
+    /// What is stated: `name`, `organism`, `gene`, `function`, `subunit`, `location`, `ptm`, `disease`, `induction`,
+    /// `tissue`, `catalytic_activity`, `domain`, `general`, `design`, `ec`, `keyword`, `similarity`, `qa`.
+    pub task: String,
+    /// The question of sources that hold questions and answers, else empty.
+    pub question: String,
+    /// Text as the source has it.
+    pub raw_text: String,
+    /// Text after the cleaning rules.
+    pub text: String,
+    /// Evidence codes (`ECO:0000269`), sorted; empty if the source has none.
+    pub evidence: Vec<String>,
+    /// Licence of the source.
+    pub licence: String,
+}
+
+/// Rows of `chains.parquet`: backbones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChainRow {
+    /// Chain name as in the source, `1abc.A`.
+    pub chain_id: String,
+    /// The protein whose sequence it has.
+    pub protein_id: String,
+    /// Source name.
+    pub source: String,
+    /// Coordinates of N, CA, C, O in Å, row-major `[L, 4, 3]`; NaN where the structure has no atom.
+    pub backbone_ang: Vec<f32>,
+    /// CATH nodes `class.architecture.topology`, sorted; empty if unknown.
+    pub cath: Vec<String>,
+    /// Part in the published split (`train`, `validation`, `test`), empty if the source has none.
+    pub published_split: String,
+}
+
+/// Rows of `ss.parquet`: secondary structure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SsRow {
+    /// Id in the source.
+    pub id: String,
+    /// The protein whose sequence it has.
+    pub protein_id: String,
+    /// Source name; a benchmark is a source whose role is `test`.
+    pub source: String,
+    /// One letter of `HGIEBSTC` per residue, `?` where unknown. Forward (N to C), like the sequence.
+    pub q8: String,
+    /// One letter of `HEC` per residue, `?` where unknown: the source's own three states, or the map of `q8`.
+    pub q3: String,
+    /// `1` where the residue counts in the benchmark, `0` where it does not (disorder, benchmark mask).
+    pub mask: String,
+}
+
+/// Rows of `go.parquet`: one annotation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GoRow {
+    /// The annotated protein.
+    pub protein_id: String,
+    /// Accession in the source.
+    pub accession: String,
+    /// Current primary id, `GO:0003824`.
+    pub term: String,
+    /// `F`, `P` or `C`.
+    pub aspect: String,
+    /// Evidence code, `IDA`.
+    pub evidence: String,
+    /// Source name.
+    pub source: String,
+}
+
+/// Rows of `ppi.parquet`: one unordered pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PpiRow {
+    /// The first partner (the smaller id).
+    pub protein_id_a: String,
+    /// The second partner.
+    pub protein_id_b: String,
+    /// Whether they interact.
+    pub label: bool,
+    /// Source name.
+    pub source: String,
+    /// Train, valid or test if both partners lie there; else excluded.
+    pub split: Split,
+}
+
+/// Rows of `ddg.parquet`: one point mutation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DdgRow {
+    /// The wild type.
+    pub protein_id: String,
+    /// Residue of the wild type at `position`.
+    pub wild_type: String,
+    /// 1-based position in the wild type's stored sequence.
+    pub position: u32,
+    /// Residue of the mutant.
+    pub mutant: String,
+    /// ΔG_mutant − ΔG_wild-type of folding, kcal/mol, positive = destabilising.
+    pub ddg_kcal: f32,
+    /// Measurements that were averaged into this row.
+    pub n_measured: u32,
+    /// Structure or domain the source names, empty if none.
+    pub structure: String,
+    /// Source name.
+    pub source: String,
+}
+
+/// Rows of `plddt.parquet`: confidence of a predicted structure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlddtRow {
+    /// The protein.
+    pub protein_id: String,
+    /// Accession or file name in the source.
+    pub accession: String,
+    /// Mean pLDDT, 0–100.
+    pub mean_plddt: f32,
+    /// pLDDT of every residue, 0–100; empty where the source has only the mean.
+    pub plddt: Vec<f32>,
+    /// Source name.
+    pub source: String,
+}
+
+/// Rows of `quarantine.parquet`: what was not kept, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// Source name.
+    pub source: String,
+    /// File, relative to the data folder.
+    pub file: String,
+    /// 1-based line (text formats) or record number where it began.
+    pub line: u64,
+    /// Short reason, one of `ingest::Reason`: the counters of the manifest use the same names.
+    pub reason: String,
+    /// What exactly was wrong, for a person.
+    pub detail: String,
+    /// The record as read, lossily decoded, cut at 2,000 characters.
+    pub raw: String,
+}
+
+/// A row type that has a table.
+pub trait Rows: Serialize + DeserializeOwned + Sized {
+    /// File stem of the table: `proteins` for `proteins.parquet`.
+    const TABLE: &'static str;
+
+    /// Path of the table in a tables folder.
+    fn path(tables: &Path) -> PathBuf {
+        tables.join(Self::TABLE).with_extension("parquet")
+    }
+
+    /// The Arrow columns of the table.
+    fn fields() -> Result<Vec<FieldRef>, Error> {
+        let options = TracingOptions::default().enums_without_data_as_strings(true);
+        Ok(Vec::<FieldRef>::from_type::<Self>(options)?)
+    }
+
+    /// Rows as one record batch.
+    fn to_batch(rows: &[Self]) -> Result<RecordBatch, Error> {
+        Ok(serde_arrow::to_record_batch(&Self::fields()?, &rows)?)
+    }
+
+    /// Rows of one record batch.
+    fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, Error> {
+        Ok(serde_arrow::from_record_batch(batch)?)
+    }
+
+    /// Writes the table into `tables` (temporary name, fsync, rename), in row groups of 8,192.
+    ///
+    /// # Errors
+    /// I/O and Arrow errors, with the path.
+    fn write(tables: &Path, rows: &[Self]) -> Result<(), Error> {
+        let path = Self::path(tables);
+        crate::atomic_write(&path, |file| {
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+                .set_max_row_group_row_count(Some(8_192))
+                .set_created_by(format!("peptalk {}", env!("CARGO_PKG_VERSION")))
+                .build();
+            let schema = Arc::new(arrow::datatypes::Schema::new(Self::fields()?));
+            let mut writer = ArrowWriter::try_new(file, schema, Some(properties))?;
+            for chunk in rows.chunks(8_192) {
+                writer.write(&Self::to_batch(chunk)?)?;
+            }
+            writer.close()?;
+            Ok(())
+        })
+    }
+
+    /// Reads the whole table from `tables`.
+    ///
+    /// # Errors
+    /// [`Error::NoTable`] when it was never written; else I/O and Arrow errors with the path.
+    fn read(tables: &Path) -> Result<Vec<Self>, Error> {
+        let path = Self::path(tables);
+        if !path.exists() {
+            return Err(Error::NoTable { path });
+        }
+        let in_file = |source: Box<dyn std::error::Error + Send + Sync>| Error::Table { path: path.clone(), source };
+        let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path)?.into_file())
+            .and_then(|builder| builder.with_batch_size(8_192).build())
+            .map_err(|e| in_file(e.into()))?;
+        let mut rows = Vec::new();
+        for batch in reader {
+            let batch = batch.map_err(|e| in_file(e.into()))?;
+            rows.extend(Self::from_batch(&batch).map_err(|e| in_file(e.into()))?);
+        }
+        Ok(rows)
+    }
+}
+
+macro_rules! tables {
+    ($($row:ty => $name:literal),* $(,)?) => {
+        $(impl Rows for $row { const TABLE: &'static str = $name; })*
+        /// File stems of all tables, in the order in which they are written.
+        pub const TABLES: &[&str] = &[$($name),*];
+    };
+}
+
+tables! {
+    ProteinRow => "proteins",
+    FactRow => "facts",
+    ChainRow => "chains",
+    SsRow => "ss",
+    GoRow => "go",
+    PpiRow => "ppi",
+    DdgRow => "ddg",
+    PlddtRow => "plddt",
+    QuarantineRow => "quarantine",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_survive_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = vec![
+            ProteinRow {
+                protein_id: "a".into(),
+                sequence: "MK".into(),
+                accessions: vec!["P1".into(), "P2".into()],
+                sources: vec![],
+                cluster: "a".into(),
+                split: Split::Excluded,
+            };
+            3
+        ];
+        ProteinRow::write(dir.path(), &rows).unwrap();
+        assert_eq!(ProteinRow::read(dir.path()).unwrap(), rows);
+        let chain = ChainRow {
+            chain_id: "1abc.A".into(),
+            protein_id: "a".into(),
+            source: "s".into(),
+            backbone_ang: vec![f32::NAN, 1.0],
+            cath: vec![],
+            published_split: String::new(),
+        };
+        ChainRow::write(dir.path(), std::slice::from_ref(&chain)).unwrap();
+        assert!(ChainRow::read(dir.path()).unwrap()[0].backbone_ang[0].is_nan());
+    }
+
+    #[test]
+    fn a_missing_table_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = GoRow::read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("go.parquet") && error.contains("peptalk ingest"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_table_has_its_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        PpiRow::write(dir.path(), &[]).unwrap();
+        assert_eq!(PpiRow::read(dir.path()).unwrap(), vec![]);
+    }
+}
