@@ -20,7 +20,8 @@ impl Protein {
     /// [`Error::Sequence`] when a letter is not in [`residue::LETTERS`].
     pub fn new(id: impl Into<String>, sequence: impl Into<String>) -> Result<Self, Error> {
         let (id, sequence) = (id.into(), sequence.into());
-        if let Some((at, letter)) = sequence.bytes().enumerate().find(|(_, l)| !residue::LETTERS.contains(l)) {
+        if let Some((at, letter)) = sequence.bytes().enumerate().find(|(_, l)| !residue::LETTERS.contains(l))
+        {
             let source = residue::SequenceError::Letter { letter: letter as char, position: at + 1 };
             return Err(Error::Sequence { id, source });
         }
@@ -52,7 +53,11 @@ impl Protein {
     pub fn with_q8(mut self, letters: &str) -> Result<Self, Error> {
         self.check("q8", letters.len(), self.len())?;
         let index = |(at, letter): (usize, u8)| {
-            label::q8_index(letter).ok_or(Error::Label { id: self.id.clone(), letter: letter as char, position: at + 1 })
+            label::q8_index(letter).ok_or(Error::Label {
+                id: self.id.clone(),
+                letter: letter as char,
+                position: at + 1,
+            })
         };
         self.q8 = Some(letters.bytes().enumerate().map(index).collect::<Result<_, _>>()?);
         Ok(self)

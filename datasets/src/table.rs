@@ -256,7 +256,8 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
         if !path.exists() {
             return Err(Error::NoTable { path });
         }
-        let in_file = |source: Box<dyn std::error::Error + Send + Sync>| Error::Table { path: path.clone(), source };
+        let in_file =
+            |source: Box<dyn std::error::Error + Send + Sync>| Error::Table { path: path.clone(), source };
         let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path)?.into_file())
             .and_then(|builder| builder.with_batch_size(8_192).build())
             .map_err(|e| in_file(e.into()))?;

@@ -1,1 +1,17 @@
-//! models
+//! Tensors in, tensors out: the models and the fused ops they are made of. No files but weights, no losses, no loops.
+//!
+//! The principal idea is the [`tape`]: an op computes a value and records how its gradient goes back. Weights are
+//! [`Param`]s, built through [`Weights`] under the name they have in a checkpoint.
+
+#[doc(hidden)]
+pub mod gradcheck;
+pub mod ops;
+mod param;
+pub mod tape;
+mod view;
+mod weights;
+
+pub use param::{Param, Params};
+pub use tape::{Gradients, Tape, Var};
+pub use view::{Matrix, Real, Threads, View, matmul, tensor, view};
+pub use weights::{Init, Weights, read_safetensors};

@@ -1,0 +1,142 @@
+//! The small ops that need no fusing: candle computes them, the gradient rule stands beside.
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use crate::tape::{Tape, Var};
+
+fn same_shape(op: &str, a: &Var, b: &Var) -> Result<()> {
+    if a.value().shape() != b.value().shape() {
+        bail!("{op}: shapes {:?} and {:?}", a.value().shape(), b.value().shape());
+    }
+    Ok(())
+}
+
+/// `a + b`, equal shapes.
+pub fn add(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
+    same_shape("add", a, b)?;
+    let (pa, pb) = (a.clone(), b.clone());
+    Ok(tape.record((a.value() + b.value())?, &[a, b], move |grad, grads| {
+        grads.add(&pa, grad.clone())?;
+        grads.add(&pb, grad)
+    }))
+}
+
+/// `a − b`, equal shapes.
+pub fn sub(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
+    same_shape("sub", a, b)?;
+    let (pa, pb) = (a.clone(), b.clone());
+    Ok(tape.record((a.value() - b.value())?, &[a, b], move |grad, grads| {
+        grads.add(&pa, grad.clone())?;
+        grads.add(&pb, grad.neg()?)
+    }))
+}
+
+/// `a ⊙ b`, equal shapes.
+pub fn mul(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
+    same_shape("mul", a, b)?;
+    let (pa, pb) = (a.clone(), b.clone());
+    Ok(tape.record((a.value() * b.value())?, &[a, b], move |grad, grads| {
+        if pa.needs_grad() {
+            grads.add(&pa, (&grad * pb.value())?)?;
+        }
+        if pb.needs_grad() {
+            grads.add(&pb, (grad * pa.value())?)?;
+        }
+        Ok(())
+    }))
+}
+
+/// `factor · x`.
+pub fn scale(tape: &Tape, x: &Var, factor: f64) -> Result<Var> {
+    let parent = x.clone();
+    Ok(tape.record(x.value().affine(factor, 0.0)?, &[x], move |grad, grads| {
+        grads.add(&parent, grad.affine(factor, 0.0)?)
+    }))
+}
+
+/// The sum of all elements, a scalar.
+pub fn sum(tape: &Tape, x: &Var) -> Result<Var> {
+    let parent = x.clone();
+    Ok(tape.record(x.value().sum_all()?, &[x], move |grad, grads| {
+        grads.add(&parent, grad.broadcast_as(parent.value().shape())?.contiguous()?)
+    }))
+}
+
+/// The mean of all elements, a scalar.
+pub fn mean(tape: &Tape, x: &Var) -> Result<Var> {
+    scale(tape, &sum(tape, x)?, 1.0 / x.value().elem_count() as f64)
+}
+
+/// The same elements in another shape.
+pub fn reshape(tape: &Tape, x: &Var, shape: impl Into<Shape>) -> Result<Var> {
+    let parent = x.clone();
+    Ok(tape.record(x.value().reshape(shape.into())?, &[x], move |grad, grads| {
+        grads.add(&parent, grad.reshape(parent.value().shape())?)
+    }))
+}
+
+/// The axes in another order, contiguous.
+pub fn permute(tape: &Tape, x: &Var, order: &[usize]) -> Result<Var> {
+    let mut back = vec![0; order.len()];
+    for (to, &from) in order.iter().enumerate() {
+        back[from] = to;
+    }
+    let parent = x.clone();
+    Ok(tape.record(x.value().permute(order)?.contiguous()?, &[x], move |grad, grads| {
+        grads.add(&parent, grad.permute(back.as_slice())?.contiguous()?)
+    }))
+}
+
+/// `len` elements of axis `dim` from `start`, contiguous.
+pub fn narrow(tape: &Tape, x: &Var, dim: usize, start: usize, len: usize) -> Result<Var> {
+    let parent = x.clone();
+    let after = x.value().dim(dim)?.saturating_sub(start + len);
+    Ok(tape.record(x.value().narrow(dim, start, len)?.contiguous()?, &[x], move |grad, grads| {
+        grads.add(&parent, grad.pad_with_zeros(dim, start, after)?)
+    }))
+}
+
+/// Concatenation along axis `dim`.
+pub fn cat(tape: &Tape, parts: &[&Var], dim: usize) -> Result<Var> {
+    let values: Vec<&Tensor> = parts.iter().map(|v| v.value()).collect();
+    let parents: Vec<Var> = parts.iter().map(|&v| v.clone()).collect();
+    Ok(tape.record(Tensor::cat(&values, dim)?, parts, move |grad, grads| {
+        let mut start = 0;
+        for parent in &parents {
+            let len = parent.value().dim(dim)?;
+            if parent.needs_grad() {
+                grads.add(parent, grad.narrow(dim, start, len)?.contiguous()?)?;
+            }
+            start += len;
+        }
+        Ok(())
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::gradcheck;
+    use candle_core::Device;
+
+    fn numbers(shape: &[usize], seed: f64) -> Tensor {
+        let n: usize = shape.iter().product();
+        let data: Vec<f64> = (0..n).map(|i| (i as f64 * 0.7 + seed).sin()).collect();
+        Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let (a, b) = (numbers(&[2, 3, 5], 0.1), numbers(&[2, 3, 5], 1.9));
+        let two = [a.clone(), b.clone()];
+        gradcheck(&two, |t, v| add(t, &v[0], &v[1]));
+        gradcheck(&two, |t, v| sub(t, &v[0], &v[1]));
+        gradcheck(&two, |t, v| mul(t, &v[0], &v[1]));
+        gradcheck(&two, |t, v| cat(t, &[&v[0], &v[1], &v[0]], 1));
+        gradcheck(&two[..1], |t, v| scale(t, &v[0], -0.3));
+        gradcheck(&two[..1], |t, v| mean(t, &v[0]));
+        gradcheck(&two[..1], |t, v| reshape(t, &v[0], (5, 6)));
+        gradcheck(&two[..1], |t, v| permute(t, &v[0], &[2, 0, 1]));
+        gradcheck(&two[..1], |t, v| narrow(t, &v[0], 1, 1, 2));
+    }
+}

@@ -1,0 +1,5 @@
+//! Ops on the tape: one file each, forward and backward side by side.
+
+mod basic;
+
+pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, sub, sum};

@@ -1,0 +1,329 @@
+//! CPU tensors as slices, and the one matrix product.
+//!
+//! Every fused op is a plain loop over slices, generic over [`Real`] so that its gradient can be checked in f64.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use candle_core::{
+    CpuStorage, DType, InplaceOp1, InplaceOp2, Layout, Result, Storage, StorageRef, Tensor, WithDType, bail,
+};
+
+/// The number types the ops are written for: f32 (training, inference) and f64 (gradient checks).
+pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum + Default {
+    /// e^x
+    fn exp(self) -> Self;
+    /// natural logarithm
+    fn ln(self) -> Self;
+    /// hyperbolic tangent
+    fn tanh(self) -> Self;
+    /// square root
+    fn sqrt(self) -> Self;
+    /// the larger of two (neither is NaN)
+    fn max(self, other: Self) -> Self;
+}
+
+macro_rules! real {
+    ($($t:ty),*) => {$(
+        impl Real for $t {
+            fn exp(self) -> Self { <$t>::exp(self) }
+            fn ln(self) -> Self { <$t>::ln(self) }
+            fn tanh(self) -> Self { <$t>::tanh(self) }
+            fn sqrt(self) -> Self { <$t>::sqrt(self) }
+            fn max(self, other: Self) -> Self { <$t>::max(self, other) }
+        }
+    )*};
+}
+real!(f32, f64);
+
+/// Runs `$body` with `$t` bound to the tensor's number type: `dispatch!(x.dtype(), T => forward::<T>(&x))`.
+#[macro_export]
+macro_rules! dispatch {
+    ($dtype:expr, $t:ident => $body:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $t = f32;
+                $body
+            }
+            candle_core::DType::F64 => {
+                type $t = f64;
+                $body
+            }
+            other => candle_core::bail!("this op needs f32 or f64, got {other:?}"),
+        }
+    };
+}
+
+/// A contiguous CPU tensor, borrowed as a slice in row-major order.
+pub struct View<'a, T> {
+    storage: StorageRef<'a>,
+    start: usize,
+    len: usize,
+    number: PhantomData<T>,
+}
+
+impl<T: WithDType> Deref for View<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        let Storage::Cpu(storage) = &*self.storage else { unreachable!("View::new checked the device") };
+        let all = T::cpu_storage_as_slice(storage).expect("View::new checked the number type");
+        &all[self.start..self.start + self.len]
+    }
+}
+
+/// Borrows a tensor as a slice. Call [`Tensor::contiguous`] first where it may be a view with strides.
+///
+/// # Errors
+/// On another device, number type or a non-contiguous layout.
+pub fn view<T: WithDType>(tensor: &Tensor) -> Result<View<'_, T>> {
+    if tensor.dtype() != T::DTYPE {
+        bail!("this op needs {:?}, got {:?}", T::DTYPE, tensor.dtype());
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else { bail!("this op needs a contiguous tensor") };
+    if !matches!(&*storage, Storage::Cpu(_)) {
+        bail!("this op runs on the CPU, got a tensor on {:?}", tensor.device().location());
+    }
+    Ok(View { storage, start, len: end - start, number: PhantomData })
+}
+
+/// A tensor that owns `data`, without copying it.
+pub fn tensor<T: WithDType>(data: Vec<T>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    Tensor::from_vec(data, shape.into(), &candle_core::Device::Cpu)
+}
+
+/// One operand of [`matmul`]: a matrix over a slice, with strides counted in elements.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// A row-major matrix `[rows, cols]` at the start of `data`.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols, 1)
+    }
+
+    /// A matrix with any strides.
+    ///
+    /// # Panics
+    /// If an element would lie outside `data`.
+    pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        let end =
+            if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
+        assert!(end <= data.len(), "matrix [{rows}, {cols}] reaches {end}, the slice ends at {}", data.len());
+        Self { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// The transposed matrix (no copy).
+    pub fn t(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// How many threads one [`matmul`] may use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// The calling thread only: for products inside a parallel loop.
+    One,
+    /// The rayon pool.
+    All,
+}
+
+/// Up to this many output elements the kernel library sums a product with a transposed right side in another order
+/// (measured for gemm 0.19: 256; smaller products there differ in the last bits).
+const SMALL_PRODUCT: usize = 256;
+
+/// `out = a · b`, or `out += a · b` with `accumulate`; `out` row-major `[a.rows, b.cols]`.
+///
+/// The bits of a row depend neither on the number of rows nor on the number of threads: a product so small that the
+/// kernel library would take another path is filled up with rows of zeros. That is what makes a sampled token's
+/// log-probability the trainer's own.
+///
+/// # Panics
+/// On operands that do not fit.
+pub fn matmul<T: Real>(
+    out: &mut [T],
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    accumulate: bool,
+    threads: Threads,
+) {
+    assert_eq!(a.cols, b.rows, "matmul: [{}, {}] · [{}, {}]", a.rows, a.cols, b.rows, b.cols);
+    assert_eq!(
+        out.len(),
+        a.rows * b.cols,
+        "matmul: the output has another size than [{}, {}]",
+        a.rows,
+        b.cols
+    );
+    if out.is_empty() {
+        return;
+    }
+    // A single row takes a matrix-vector path; few elements with a transposed right side take a dot-product path.
+    let rows = if b.row_stride == 1 { SMALL_PRODUCT / b.cols + 1 } else { 2 };
+    if a.rows >= rows {
+        return product(out, a, b, accumulate, threads);
+    }
+    let mut filled = vec![T::zero(); rows * a.cols];
+    for r in 0..a.rows {
+        for c in 0..a.cols {
+            filled[r * a.cols + c] = a.data[r * a.row_stride + c * a.col_stride];
+        }
+    }
+    let mut all = vec![T::zero(); rows * b.cols];
+    product(&mut all, Matrix::new(&filled, rows, a.cols), b, false, threads);
+    for (o, &v) in out.iter_mut().zip(&all) {
+        *o = if accumulate { *o + v } else { v };
+    }
+}
+
+/// Depth up to which the kernel library sums in one pass whatever the number of rows; deeper products are cut here,
+/// because it would cut them at a depth that depends on the rows.
+const DEPTH: usize = 512;
+
+fn product<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate: bool, threads: Threads) {
+    for from in (0..a.cols.max(1)).step_by(DEPTH) {
+        let depth = DEPTH.min(a.cols - from);
+        let a = Matrix { data: &a.data[from * a.col_stride..], cols: depth, ..a };
+        let b = Matrix { data: &b.data[from * b.row_stride..], rows: depth, ..b };
+        block(out, a, b, accumulate || from > 0, threads);
+    }
+}
+
+fn block<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate: bool, threads: Threads) {
+    let parallelism = match threads {
+        Threads::One => gemm::Parallelism::None,
+        Threads::All => gemm::Parallelism::Rayon(0),
+    };
+    let alpha = if accumulate { T::one() } else { T::zero() };
+    // SAFETY: `Matrix` checked that all elements of both operands lie in their slices, the caller that `out` holds
+    // rows × cols elements; the three do not overlap because `out` is borrowed mutably.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out.as_mut_ptr(),
+            1,
+            b.cols as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            alpha,
+            T::one(),
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Applies `f` to the elements of a contiguous f32 CPU tensor in place.
+pub(crate) fn update(tensor: &Tensor, f: impl Fn(&mut [f32])) -> Result<()> {
+    struct Update<F>(F);
+    impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
+        fn name(&self) -> &'static str {
+            "update"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            let Some((start, end)) = layout.contiguous_offsets() else {
+                bail!("update needs a contiguous tensor")
+            };
+            let CpuStorage::F32(all) = storage else { bail!("update needs f32, got {:?}", DType::F32) };
+            (self.0)(&mut all[start..end]);
+            Ok(())
+        }
+    }
+    tensor.inplace_op1(&Update(f))
+}
+
+/// `into += from`, in place, for two contiguous CPU tensors of one shape and number type.
+pub(crate) fn add_assign(into: &Tensor, from: &Tensor) -> Result<()> {
+    struct Add;
+    impl InplaceOp2 for Add {
+        fn name(&self) -> &'static str {
+            "add_assign"
+        }
+
+        fn cpu_fwd(&self, a: &mut CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<()> {
+            fn add<T: WithDType>(a: &mut [T], b: &[T]) {
+                for (a, &b) in a.iter_mut().zip(b) {
+                    *a += b;
+                }
+            }
+            let (Some((sa, ea)), Some((sb, eb))) = (la.contiguous_offsets(), lb.contiguous_offsets()) else {
+                bail!("add_assign needs contiguous tensors")
+            };
+            match (a, b) {
+                (CpuStorage::F32(a), CpuStorage::F32(b)) => add(&mut a[sa..ea], &b[sb..eb]),
+                (CpuStorage::F64(a), CpuStorage::F64(b)) => add(&mut a[sa..ea], &b[sb..eb]),
+                _ => bail!("add_assign needs two f32 or two f64 tensors"),
+            }
+            Ok(())
+        }
+    }
+    if into.shape() != from.shape() {
+        bail!("add_assign: shapes {:?} and {:?}", into.shape(), from.shape());
+    }
+    into.inplace_op2(&from.contiguous()?, &Add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        (0..n as u32)
+            .map(|i| ((i.wrapping_mul(2654435761) ^ seed.wrapping_mul(40503)) % 1000) as f32 / 500.0 - 1.0)
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn a_row_has_the_same_bits_in_any_product(
+            m in 1usize..70, k in 1usize..2000, n in 1usize..200, transposed: bool, seed: u32
+        ) {
+            let (a, b) = (numbers(m * k, seed), numbers(n * k, seed ^ 7));
+            let weight = if transposed { Matrix::new(&b, n, k).t() } else { Matrix::new(&b, k, n) };
+            let mut whole = vec![0.0; m * n];
+            matmul(&mut whole, Matrix::new(&a, m, k), weight, false, Threads::All);
+            let row = m / 2;
+            let mut alone = vec![0.0; n];
+            matmul(&mut alone, Matrix::new(&a[row * k..], 1, k), weight, false, Threads::One);
+            prop_assert_eq!(&alone[..], &whole[row * n..(row + 1) * n]);
+        }
+
+        #[test]
+        fn matmul_is_the_sum_of_products(m in 1usize..7, k in 1usize..11, n in 1usize..5, seed: u32) {
+            let (a, b) = (numbers(m * k, seed), numbers(k * n, seed ^ 3));
+            let mut out = vec![1.0; m * n];
+            matmul(&mut out, Matrix::new(&a, m, k), Matrix::new(&b, k, n), true, Threads::All);
+            for i in 0..m {
+                for j in 0..n {
+                    let want = 1.0 + (0..k).map(|c| a[i * k + c] as f64 * b[c * n + j] as f64).sum::<f64>();
+                    prop_assert!((out[i * n + j] as f64 - want).abs() < 1e-5);
+                }
+            }
+        }
+    }
+}
