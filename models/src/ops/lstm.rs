@@ -166,9 +166,7 @@ fn run<T: Gate>(tape: &Tape, x: &Var, weights: [&LstmWeights; 2], lengths: &[usi
     let numbers: &[T] = &numbers;
     let traces: Vec<Trace<T>> = jobs
         .par_iter()
-        .map(|(direction, block)| {
-            forward(&cells[*direction], block, block.pack(numbers, inputs, 0, inputs))
-        })
+        .map(|(direction, block)| forward(&cells[*direction], block, block.pack(numbers, inputs, 0, inputs)))
         .collect();
     let mut y = vec![T::zero(); b * l * 2 * hidden];
     for ((direction, block), trace) in jobs.iter().zip(&traces) {
@@ -378,7 +376,7 @@ fn exp(x: f32) -> f32 {
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         e = e * r + coefficient;
     }
-    e * f32::from_bits((((n as i32 + 127) << 23)) as u32)
+    e * f32::from_bits(((n as i32 + 127) << 23) as u32)
 }
 
 #[cfg(test)]
@@ -486,7 +484,11 @@ mod tests {
             let x = Var::constant(x.i((row..row + 1, ..n, ..)).unwrap().contiguous().unwrap());
             let alone = bilstm(&tape, &x, &forward, &reverse, &[n]).unwrap();
             let bits = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            assert_eq!(bits(alone.value().clone()), bits(all.value().i((row, ..n, ..)).unwrap()), "row {row}");
+            assert_eq!(
+                bits(alone.value().clone()),
+                bits(all.value().i((row, ..n, ..)).unwrap()),
+                "row {row}"
+            );
         }
     }
 
