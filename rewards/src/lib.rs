@@ -12,7 +12,7 @@
 //! | [`go`] | `GO:0003824, GO:0016301` | F1 of the propagated term sets, roots left out | the frequent terms: 0.42 on a made-up set |
 //! | [`ppi`] | `yes` or `no` | right 1, wrong 0 | the larger class, 0.5 when balanced |
 //! | [`ddg`] | `1.25` | `exp(−err² / 2σ²)`, σ = 1 kcal/mol | 0.595 on S2648 |
-//! | [`structure`] | `high, 84` | weighted category and pLDDT parts | what the larger category brings |
+//! | [`structure`] | `high, 84` | weighted category and pLDDT parts | 0.696 on 7,430 AlphaFold DB means |
 
 pub mod answer;
 pub mod ddg;

