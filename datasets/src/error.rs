@@ -64,6 +64,21 @@ pub enum Error {
         /// 1-based position.
         position: usize,
     },
+    /// A batch that cannot be made.
+    #[error("{0}")]
+    Batch(String),
+    /// A row that names a protein which the proteins table lacks.
+    #[error(
+        "table {table}: {id} belongs to protein {protein_id}, which is not in the proteins table\nhint: the tables were not written by one `peptalk ingest`"
+    )]
+    NoProtein {
+        /// The table of the row.
+        table: &'static str,
+        /// The row.
+        id: String,
+        /// The protein it names.
+        protein_id: String,
+    },
     /// A chat template or tokenizer that does not do what it must.
     #[error("{0}")]
     Text(String),

@@ -3,11 +3,15 @@
 //! The principal types are [`Protein`] (one chain, every per-residue fact of one length), the rows of [`table`] and the
 //! batches of each task. [`world`] makes the embedded sample data.
 
+pub mod collate;
 mod error;
+pub mod fold;
 pub mod label;
 mod protein;
 pub mod residue;
 mod rng;
+pub mod sampler;
+pub mod ss;
 pub mod table;
 pub mod world;
 
