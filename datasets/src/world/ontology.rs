@@ -111,12 +111,12 @@ impl Ontology {
         for (number, (name, parent)) in (350..).zip(COMPONENTS) {
             ontology.add(number, name, 'C', &[parent]);
         }
-        for at in 0..MOTIFS.len() {
+        for (at, motif) in MOTIFS.iter().enumerate() {
             let (name, parent) = function_leaf(at);
             let function = ontology.add(150 + at as u32, &name, 'F', &[parent]);
             let (number, name, parent) = process_leaf(at);
             let process = ontology.add(number, &name, 'P', &[parent]);
-            if MOTIFS[at].role == Role::Enzyme {
+            if motif.role == Role::Enzyme {
                 ontology.term(&function).part_of.push(process.clone());
             }
             ontology.leaves.push([function, process, go(350 + at as u32 % 6)]);
