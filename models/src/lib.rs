@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod gradcheck;
+pub mod layers;
 pub mod ops;
 mod param;
 pub mod tape;

@@ -1,9 +1,32 @@
 //! Ops on the tape: one file each, forward and backward side by side.
 
+mod activation;
 mod basic;
 mod crf;
+mod dropout;
+mod embedding;
+pub(crate) mod kernel;
+mod linear;
 mod lstm;
+mod norm;
 
+pub use activation::{gelu, relu, sigmoid, silu, tanh};
 pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, sub, sum};
 pub use crf::{CrfWeights, Forbidden, crf_loss, crf_marginals, crf_viterbi};
+pub use dropout::dropout;
+pub use embedding::embedding;
+pub use linear::{linear, lora_linear};
 pub use lstm::{LstmWeights, bilstm};
+pub use norm::{layer_norm, rms_norm};
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use candle_core::{Device, Tensor};
+
+    /// Irregular f64 numbers in ±1.
+    pub(crate) fn numbers(shape: &[usize], seed: f64) -> Tensor {
+        let n: usize = shape.iter().product();
+        let data: Vec<f64> = (0..n).map(|i| (i as f64 * 0.7 + seed).sin()).collect();
+        Tensor::from_vec(data, shape, &Device::Cpu).expect("n numbers for the shape")
+    }
+}
