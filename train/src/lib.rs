@@ -1,1 +1,10 @@
-//! train
+//! The training loops, one file each, and what they share: optimiser, schedule, guard, log, checkpoints, config.
+
+pub mod checkpoint;
+pub mod config;
+pub mod ema;
+pub mod guard;
+pub mod loss;
+pub mod optim;
+pub mod run_log;
+pub mod schedule;
