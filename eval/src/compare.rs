@@ -4,8 +4,9 @@ use crate::metric::bootstrap::Bootstrap;
 use crate::report::{Baseline, Row};
 
 /// Resamples of every interval.
-const N_RESAMPLES: usize = 1_000;
-const SEED: u64 = 42;
+pub(crate) const N_RESAMPLES: usize = 1_000;
+/// Seed of the resamples.
+pub(crate) const SEED: u64 = 42;
 
 /// What a baseline is to the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
