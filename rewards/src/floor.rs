@@ -243,6 +243,42 @@ mod tests {
         assert_eq!(named(&floors, "constant").answer, "GO:0000004");
     }
 
+    fn real_lines(path: &str) -> Option<Vec<String>> {
+        use std::io::Read;
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+        let root = std::env::var_os("PEPTALK_SHARED").map_or_else(|| beside.into(), std::path::PathBuf::from);
+        let Ok(file) = fs_err::File::open(root.join(path)) else {
+            eprintln!("skipped: needs ../shared/{path}");
+            return None;
+        };
+        let mut text = String::new();
+        flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
+        Some(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The numbers in the documentation of [`crate::ddg`] and [`crate::structure`], found by a search in NumPy.
+    #[test]
+    fn floors_of_real_sets() {
+        let reward = Reward::default();
+        if let Some(lines) = real_lines("data/ddg/S2648.csv.gz") {
+            // That file's sign is the opposite.
+            let ddg = |line: &String| Truth::Ddg(-line.split(',').nth(3).unwrap().parse::<f32>().unwrap());
+            let truths: Vec<Truth> = lines[1..].iter().map(ddg).collect();
+            let floors = floors(&reward, &truths, &truths).unwrap();
+            assert_eq!((truths.len(), named(&floors, "constant").answer.as_str()), (2648, "0.70"));
+            assert!((named(&floors, "constant").mean() - 0.595).abs() < 5e-4);
+        }
+        if let Some(lines) = real_lines("data/plddt/afdb_mean_plddt.jsonl.gz") {
+            let mean = |line: &String| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["globalMetricValue"].as_f64()
+            };
+            let truths: Vec<Truth> = lines.iter().filter_map(mean).map(|p| Truth::Plddt(p as f32)).collect();
+            let floors = floors(&reward, &[], &truths).unwrap();
+            assert_eq!(named(&floors, "constant").answer, "high, 89.0");
+            assert!((named(&floors, "constant").mean() - 0.696).abs() < 5e-4);
+        }
+    }
+
     #[test]
     fn empty_and_mixed_truths() {
         assert_eq!(floors(&Reward::default(), &[], &[]), Ok(vec![]));
