@@ -256,7 +256,7 @@ mod tests {
         Some(text.lines().map(str::to_owned).collect())
     }
 
-    /// The numbers in the documentation of [`crate::ddg`] and [`crate::structure`], found by a search in NumPy.
+    /// The numbers in the documentation of [`crate::ddg`] and [`crate::structure`], found by a search in Python.
     #[test]
     fn floors_of_real_sets() {
         let reward = Reward::default();
