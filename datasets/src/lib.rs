@@ -3,6 +3,7 @@
 //! The principal types are [`Protein`] (one chain, every per-residue fact of one length), the rows of [`table`] and the
 //! batches of each task. [`world`] makes the embedded sample data.
 
+pub mod chat;
 pub mod collate;
 mod error;
 pub mod fold;
@@ -13,6 +14,7 @@ mod rng;
 pub mod sampler;
 pub mod ss;
 pub mod table;
+pub mod tokenizer;
 pub mod world;
 
 use std::path::Path;
@@ -43,4 +45,18 @@ pub fn atomic_write<E: From<std::io::Error>>(
     fs_err::rename(&temporary, path)?;
     fs_err::File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// A path beside the checkout that holds data or fixtures too large to commit; `None`, said on stderr, where it is
+/// absent.
+#[cfg(test)]
+pub(crate) fn shared(path: &str) -> Option<std::path::PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let root = std::env::var_os("PEPTALK_SHARED").map_or_else(|| beside.into(), std::path::PathBuf::from);
+    let found = root.join(path);
+    if !found.exists() {
+        eprintln!("skipped: needs ../shared/{path}");
+        return None;
+    }
+    Some(found)
 }
