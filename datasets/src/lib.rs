@@ -8,6 +8,7 @@ pub mod collate;
 mod error;
 pub mod fold;
 pub mod label;
+pub mod llm;
 mod protein;
 pub mod residue;
 mod rng;

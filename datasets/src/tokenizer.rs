@@ -36,8 +36,8 @@ pub const PROTEIN_END: &str = "<|protein_end|>";
 
 const SPECIAL: [&str; 6] = [END_OF_TEXT, TURN_START, TURN_END, PROTEIN_START, PROTEIN_EMBED, PROTEIN_END];
 
-/// A capital letter that has eight neighbours of its kind in a row on one side: a residue, not a word.
-const RESIDUES: &str = r"[A-Z](?=[A-Z]{8})|(?<=[A-Z]{8})[A-Z]";
+/// From this many capital letters in a row on, they are residues and no word.
+const RESIDUE_RUN: usize = 6;
 /// Words, single digits, punctuation and blanks, as the Qwen models split them.
 const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -97,9 +97,13 @@ impl Tokenizer {
         let isolate = |pattern: &str| {
             Split::new(SplitPattern::Regex(pattern.into()), SplitDelimiterBehavior::Isolated, false)
         };
+        // one letter of a run: so many before it, the rest of the run behind it
+        let letter =
+            |before: usize| format!("(?<=[A-Z]{{{before}}})[A-Z](?=[A-Z]{{{}}})", RESIDUE_RUN - 1 - before);
+        let residues = (0..RESIDUE_RUN).map(letter).collect::<Vec<_>>().join("|");
         let bytes = ByteLevel::new(false, true, false);
         let steps = vec![
-            isolate(RESIDUES).map_err(text)?.into(),
+            isolate(&residues).map_err(text)?.into(),
             isolate(WORDS).map_err(text)?.into(),
             PreTokenizerWrapper::from(bytes),
         ];
@@ -251,10 +255,12 @@ pub(crate) mod tests {
         assert_eq!(tokenizer.encode("12345").unwrap().len(), 5);
         let around =
             tokenizer.encode("<protein>").unwrap().len() + tokenizer.encode("</protein>").unwrap().len();
-        for sequence in ["MKTAYIAKQ", "MKTAYIAKQRQISFVKSHFSRQ"] {
+        for sequence in ["MKTAYI", "MKTAYIAKQ", "MKTAYIAKQRQISFVKSHFSRQ"] {
             let ids = tokenizer.encode(&format!("<protein>{sequence}</protein>")).unwrap();
             assert_eq!(ids.len(), around + sequence.len(), "{sequence}");
         }
+        let tokenizer = Tokenizer::train(["the MKTAY kinase"; 30].iter(), 400).unwrap();
+        assert_eq!(tokenizer.encode("the MKTAY kinase").unwrap().len(), 3, "an acronym is a word");
     }
 
     #[test]
