@@ -137,8 +137,11 @@ impl<'a> Entry<'a> {
         let (organism, mnemonic, taxon) = ORGANISMS[member.organism];
         let experiment = format!("{{ECO:0000269|PubMed:{}}}", 99_000_000 + self.number);
         let inferred = "{ECO:0000255|HAMAP-Rule:MF_99999}";
-        let secondary =
-            if self.number.is_multiple_of(20) { format!(" {};", secondary(self.number)) } else { String::new() };
+        let secondary = if self.number.is_multiple_of(20) {
+            format!(" {};", secondary(self.number))
+        } else {
+            String::new()
+        };
         let mut lines = vec![
             format!("ID   {:<23} Reviewed;{length:>12} AA.", format!("{accession}_{mnemonic}")),
             format!("AC   {accession};{secondary}"),
