@@ -19,7 +19,7 @@ pub(super) const GAF: &str = "go/madeup_goa.gaf.gz";
 pub(super) const QUICKGO: &str = "go/madeup_quickgo.tsv.gz";
 
 /// An id that the ontology does not have.
-const UNKNOWN: &str = "GO:9909999";
+pub(super) const UNKNOWN: &str = "GO:9909999";
 
 /// Writes the three files.
 pub(super) fn write(

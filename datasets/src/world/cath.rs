@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::json;
 
-use super::backbone::{self, Residue};
+use super::backbone::{Folder, Residue};
 use super::dice::Dice;
 use super::fault;
 use super::sheet::{self, Sheet};
@@ -17,13 +18,16 @@ use crate::Error;
 pub(super) const CHAINS: &str = "cath/madeup_chain_set.jsonl.gz";
 const SPLITS: &str = "cath/madeup_chain_set_splits.json";
 
+/// Its turns are the same in every world, so they are searched once.
+static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
+
 /// A number as Python writes it: `NaN` where there is no atom.
 fn number(value: f64) -> String {
-    if value.is_finite() { format!("{}", (value * 1e3).round() / 1e3) } else { spell_infinite(value) }
-}
-
-fn spell_infinite(value: f64) -> String {
-    if value.is_nan() { "NaN".to_owned() } else { "Infinity".to_owned() }
+    match value {
+        _ if value.is_nan() => "NaN".to_owned(),
+        _ if value.is_infinite() => "Infinity".to_owned(),
+        _ => ((value * 1e3).round() / 1e3).to_string(),
+    }
 }
 
 fn row(name: &str, sequence: &str, residues: &[Residue], nodes: &str) -> String {
@@ -56,8 +60,8 @@ fn name(pdb: &str) -> String {
 }
 
 /// The backbone of a chain; ends and one loop of some chains are not resolved.
-fn resolve(chain: &Chain, dice: &mut Dice) -> Vec<Residue> {
-    let mut residues = backbone::fold(&chain.q8, dice);
+fn resolve(chain: &Chain, folder: &Folder, dice: &mut Dice) -> Vec<Residue> {
+    let mut residues = folder.fold(&chain.q8, dice);
     let hidden = [f64::NAN; 3];
     if dice.chance(0.4) {
         let n = dice.range(1, 3);
@@ -75,11 +79,12 @@ fn resolve(chain: &Chain, dice: &mut Dice) -> Vec<Residue> {
 pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
     let chosen = universe.choose("cath", 0.3, |m| m.chain.disorder() < 0.1);
     let mut sheet = Sheet::new(CHAINS, "");
+    let folder = &*FOLDER;
     let (mut splits, mut nodes) = (BTreeMap::<&str, Vec<String>>::new(), BTreeMap::new());
     let mut rows = Vec::new();
     for &at in &chosen {
         let member = &universe.members[at];
-        let residues = resolve(&member.chain, &mut Dice::new(universe.seed, "cath/backbone", at));
+        let residues = resolve(&member.chain, folder, &mut Dice::new(universe.seed, "cath/backbone", at));
         if residues.iter().flatten().flatten().any(|x| x.is_nan()) {
             truth.note_odd(CHAINS, "missing_atoms");
         }
@@ -99,7 +104,7 @@ pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Resul
     }
     rows.iter().for_each(|row| sheet.keep(row.as_str()));
     rows.iter().take(2).for_each(|row| sheet.merge(row.as_str()));
-    plant(&mut sheet, universe, &name(&universe.members[chosen[0]].pdb));
+    plant(&mut sheet, universe, folder, &name(&universe.members[chosen[0]].pdb));
     sheet.finish(out, truth)?;
     let part = |name: &str| splits.get(name).cloned().unwrap_or_default();
     let file = json!({
@@ -109,9 +114,9 @@ pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Resul
     sheet::write_file(&out.join(SPLITS), file.to_string().as_bytes(), 1)
 }
 
-fn plant(sheet: &mut Sheet, universe: &Universe, known: &str) {
+fn plant(sheet: &mut Sheet, universe: &Universe, folder: &Folder, known: &str) {
     let mut dice = universe.dice(CHAINS);
-    let coil = |n: usize, dice: &mut Dice| backbone::fold(&vec![b'C'; n], dice);
+    let coil = |n: usize, dice: &mut Dice| folder.fold(&vec![b'C'; n], dice);
     let other = fault::letters(43, &mut dice);
     sheet.late_fault("id_conflict", row(known, &other, &coil(43, &mut dice), ""));
     let mut names = (300..).map(|n| name(&ghost_pdb(n)));

@@ -26,7 +26,9 @@ const STRAND_BURIED: [f64; 20] = weights("VVVVVVVVIIIIIIFFFLLYYYWCA");
 const STRAND_EXPOSED: [f64; 20] = weights("TTTTTTTKKRRRYYYVVVQESHW");
 const TURN: [f64; 20] = weights("GGGGGGNNNNNDDDDPPPSSKE");
 const COIL: [f64; 20] = weights("PPPPPPGGGSSSSSNNNDDDTTTKHA");
-const DISORDER: [[f64; 20]; 3] = [weights("EEEEKKKKSPD"), weights("SSSSGGGPPNQ"), weights("PPPPEEEQQKS")];
+/// Low complexity, yet with letters enough that two runs seldom share five residues in a row.
+const DISORDER: [[f64; 20]; 3] =
+    [weights("EEEEKKKKSPDQRTANG"), weights("SSSSGGGGPNQTDKARE"), weights("PPPPEEEQQKSTADRGN")];
 
 /// How often each letter of [`RESIDUES`] stands in the text, so that a table of preferences reads as a word.
 const fn weights(text: &str) -> [f64; 20] {

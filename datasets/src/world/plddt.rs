@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use super::Truth;
 use super::dice::Dice;
 use super::fault;
@@ -16,13 +14,13 @@ pub(super) const FILE: &str = "plddt/madeup_afdb_mean_plddt.jsonl.gz";
 
 /// The rule of the universe: order is predicted with confidence, disorder is not; 0–100.
 fn mean_plddt(disorder: f64, dice: &mut Dice) -> f64 {
-    (93.0 - 58.0 * disorder + 2.5 * dice.normal()).clamp(30.0, 98.0)
+    (95.0 - 72.0 * disorder + 2.5 * dice.normal()).clamp(30.0, 98.0)
 }
 
 fn row(accession: &str, sequence: &str, value: &str) -> String {
-    let (accession, end, sequence) = (json!(accession), json!(sequence.len().to_string()), json!(sequence));
+    let end = sequence.len();
     format!(
-        "{{\"uniprotAccession\": {accession}, \"uniprotEnd\": {end}, \"uniprotSequence\": {sequence}, \
+        "{{\"uniprotAccession\": \"{accession}\", \"uniprotEnd\": \"{end}\", \"uniprotSequence\": \"{sequence}\", \
          \"globalMetricValue\": {value}}}"
     )
 }

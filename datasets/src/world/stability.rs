@@ -75,7 +75,7 @@ fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
         (_, b'P') => 0.5,
         _ => 0.0,
     };
-    burial * (2.4 * lost + 1.7 * strain) + 0.3 * lost + breaks - 0.15
+    burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks - 0.05
 }
 
 impl<'a> Mutation<'a> {

@@ -273,12 +273,31 @@ fn crc64(sequence: &str) -> u64 {
 mod tests {
     use super::*;
 
+    /// Against the `SQ` lines that UniProt itself wrote.
     #[test]
     fn weight_and_checksum_are_those_of_uniprot() {
-        // human insulin B chain-like check value: the CRC64 of UniProt's own documentation example is not at hand, so
-        // the polynomial is checked against its definition: one byte, eight shifts by hand
-        assert_eq!(crc64("\u{1}"), 0x01B0_0000_0000_0000);
-        assert_eq!(molecular_weight("G"), 75);
+        let root = std::env::var("PEPTALK_SHARED").unwrap_or("../../shared".to_owned());
+        let path = Path::new(&root).join("data/swissprot/uniprot_entries.dat.gz");
+        let Ok(file) = fs_err::File::open(&path) else {
+            eprintln!("skipped: needs ../shared/data/swissprot");
+            return;
+        };
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::MultiGzDecoder::new(file), &mut text).unwrap();
+        let mut checked = 0;
+        for entry in text.split("\n//\n").filter(|e| e.contains("\nSQ ")).take(53) {
+            let (_, block) = entry.split_once("\nSQ ").unwrap();
+            let (head, rows) = block.split_once('\n').unwrap();
+            let words: Vec<&str> = head.split_whitespace().collect();
+            let sequence: String = rows.chars().filter(|c| !c.is_whitespace()).collect();
+            assert_eq!(u64::from_str_radix(words[5], 16), Ok(crc64(&sequence)));
+            let weight: f64 = words[3].parse().unwrap();
+            if !sequence.contains(['X', 'U', 'B', 'Z', 'O']) {
+                assert!((f64::from(molecular_weight(&sequence)) / weight - 1.0).abs() < 2e-4, "{words:?}");
+            }
+            checked += 1;
+        }
+        assert_eq!(checked, 53);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Truth {
     pub found_in: BTreeMap<String, BTreeSet<String>>,
     /// Families with more than one protein: number → proteins.
     pub families: BTreeMap<usize, BTreeSet<String>>,
-    /// Fraction of residues that each protein shares with the founder of its family (1 for founders).
+    /// Fraction of residues that each protein shares with the founder of its family (1 for founders), 3 decimals.
     pub identity: BTreeMap<String, f64>,
     /// Pairs of one family that differ in at most 3 % of their residues.
     pub near_duplicates: BTreeSet<(String, String)>,
@@ -96,7 +96,7 @@ impl Truth {
         for (at, member) in universe.members.iter().enumerate() {
             families.entry(member.family).or_default().push(at);
             self.motifs.insert(id(at), member.motifs.clone());
-            self.identity.insert(id(at), member.identity);
+            self.identity.insert(id(at), (1e3 * member.identity).round() / 1e3);
         }
         families.retain(|_, members| members.len() > 1);
         for (family, members) in &families {

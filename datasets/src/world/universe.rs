@@ -144,7 +144,7 @@ fn draw_founder(dice: &mut Dice) -> (Vec<usize>, Chain) {
     motifs.truncate(count);
     motifs.sort_unstable();
     let helical = *dice.pick(&[0.95, 0.05, 0.5, 0.5]);
-    let disorder = match dice.weighted(&[0.55, 0.25, 0.2]) {
+    let disorder = match dice.weighted(&[0.52, 0.22, 0.26]) {
         0 => dice.between(0.0, 0.12),
         1 => dice.between(0.4, 0.75),
         _ => dice.between(0.93, 1.0),
