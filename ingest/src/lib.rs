@@ -1,1 +1,188 @@
-//! ingest
+//! Raw sources → Parquet tables.
+//!
+//! [`run`] reads the files of every [`Source`] into claims ([`source`](crate::source) parses, DataFusion streams),
+//! chooses among them with relational plans (conflicts, exact repeats, joins), clusters and splits the proteins,
+//! audits the split, and writes the tables of [`datasets::table`], a [`Manifest`] and `audit.json`. Every record is
+//! accounted for: kept, merged, or in the quarantine table with a [`Reason`].
+
+mod audit;
+mod claim;
+mod clean;
+mod cluster;
+mod config;
+mod dedup;
+mod error;
+mod json;
+mod ledger;
+mod publish;
+mod reader;
+mod reason;
+mod source;
+mod split;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datasets::table::{
+    ChainRow, DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split, SsRow,
+};
+use fs_err as fs;
+
+pub use audit::Audit;
+pub use config::{Config, Kind, Role, Source};
+pub use error::Error;
+pub use ledger::FileCounts;
+pub use publish::Manifest;
+pub use reason::Reason;
+
+/// Reads the sources under `data` and writes the tables into the folder `out`, which is replaced whole: work goes on in
+/// a temporary folder beside it, so a run that is killed leaves the last good state.
+///
+/// The same inputs and configuration give identical bytes, on any number of threads (rayon's current number is used).
+///
+/// # Errors
+/// Faults of the configuration, of whole files, or a leak found by the audit; nothing is written then.
+pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> {
+    config.validate()?;
+    for (source, file) in config.source.iter().flat_map(|s| source::files(s).map(move |f| (s, f))) {
+        let path = data.join(file);
+        if !path.is_file() {
+            return Err(Error::Missing { source_name: source.name.clone(), path });
+        }
+    }
+    let work = Work::begin(out)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(rayon::current_num_threads()).build()?;
+    let manifest = runtime.block_on(ingest(config, data, &work))?;
+    work.publish(out)?;
+    Ok(manifest)
+}
+
+async fn ingest(config: &Config, data: &Path, work: &Work) -> Result<Manifest, Error> {
+    let session = stage::session(config)?;
+    let ledger = Arc::new(ledger::Ledger::default());
+    let (claims, ontology) = stage::stage(&session, config, data, &work.staging(), &ledger).await?;
+    let mut relations = dedup::relate(&session, claims, &ledger).await?;
+    tracing::info!(proteins = relations.proteins.len(), "deduplicated");
+
+    let proteins = split::split(config, std::mem::take(&mut relations.proteins));
+    let audit = Audit::new(&proteins, config.kmer, config.containment);
+    tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "split and audited");
+
+    let (mut files, quarantine) = ledger.close(config, &relations.claimed);
+    publish::fingerprint(&mut files, data)?;
+    let tables = work.tables();
+    let manifest = write(config, &tables, relations, &proteins, &quarantine, files)?;
+    if let Some(text) = ontology {
+        datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;
+    }
+    publish::write_json(&tables.join("audit.json"), &audit)?;
+    publish::write_json(&tables.join("manifest.json"), &manifest)?;
+    audit.pass()?;
+    Ok(manifest)
+}
+
+/// Writes all tables and draws up the manifest.
+fn write(
+    config: &Config,
+    tables: &Path,
+    relations: dedup::Relations,
+    proteins: &[ProteinRow],
+    quarantine: &[QuarantineRow],
+    files: Vec<FileCounts>,
+) -> Result<Manifest, Error> {
+    let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, .. } = relations;
+    let licences: BTreeMap<&str, &str> = config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
+    for fact in &mut facts {
+        fact.licence = licences.get(fact.source.as_str()).copied().unwrap_or_default().to_owned();
+    }
+    let parts: BTreeMap<&str, Split> = proteins.iter().map(|p| (p.protein_id.as_str(), p.split)).collect();
+    let part = |id: &str| parts.get(id).copied();
+    let ppi: Vec<PpiRow> = pairs
+        .into_iter()
+        .map(|pair| {
+            let split = split::of_pair(part(&pair.protein_id_a), part(&pair.protein_id_b));
+            let dedup::PairRow { protein_id_a, protein_id_b, label, source } = pair;
+            PpiRow { protein_id_a, protein_id_b, label, source, split }
+        })
+        .collect();
+
+    let mut rows = BTreeMap::new();
+    let mut note = |table: &str, n: usize| rows.insert(table.to_owned(), n as u64);
+    macro_rules! write_tables {
+        ($($row:ty: $rows:expr),* $(,)?) => {
+            $(<$row>::write(tables, $rows)?; note(<$row>::TABLE, $rows.len());)*
+        };
+    }
+    write_tables! {
+        ProteinRow: proteins, FactRow: &facts, ChainRow: &chains, SsRow: &ss, GoRow: &go,
+        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, QuarantineRow: quarantine,
+    }
+    let mut proteins_by_split = BTreeMap::new();
+    let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();
+    for protein in proteins {
+        *proteins_by_split.entry(format!("{:?}", protein.split).to_lowercase()).or_default() += 1;
+        *clusters.entry(&protein.cluster).or_default() += 1;
+    }
+    let mut sizes: Vec<u64> = clusters.values().copied().collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(Manifest {
+        peptalk: env!("CARGO_PKG_VERSION").into(),
+        config: config.clone(),
+        files,
+        tables: rows,
+        proteins_by_split,
+        n_clusters: sizes.len() as u64,
+        largest_clusters: sizes.into_iter().take(10).collect(),
+    })
+}
+
+/// The temporary folder beside the output. Removed when the run ends, however it ends; what a killed run left behind
+/// is removed by the next.
+struct Work {
+    folder: PathBuf,
+}
+
+impl Work {
+    fn begin(out: &Path) -> Result<Self, Error> {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let folder = parent.join(format!(".{name}.ingest"));
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(folder.join("staging"))?;
+        fs::create_dir_all(folder.join("tables"))?;
+        Ok(Self { folder: fs::canonicalize(folder)? })
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.folder.join("staging")
+    }
+
+    fn tables(&self) -> PathBuf {
+        self.folder.join("tables")
+    }
+
+    /// Puts the new tables in the place of the old ones.
+    fn publish(&self, out: &Path) -> Result<(), Error> {
+        if out.exists() {
+            // Two renames, since a folder cannot be replaced by one: between them the old tables lie in `old`.
+            fs::rename(out, self.folder.join("old"))?;
+        }
+        fs::rename(self.tables(), out)?;
+        Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            tracing::warn!(%error, "the temporary folder stays behind");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What a record says: at most one row for one table, with its place in the sources.
+//!
+//! Parsers make claims, the staging files hold them, the relational plans ([`crate::dedup`]) choose among them. The
+//! `order` of a claim is its place (source, file, line, part); whatever the plans choose, they choose the lowest
+//! order, so no thread count and no batch size changes a result.
+
+use datasets::residue;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::{Role, Source};
+
+/// A claim, as staged.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    /// Place: source (8 bits), file (8), line (32), part of the record (16).
+    pub(crate) order: u64,
+    /// Place of its record: `order` with part 0.
+    pub(crate) record: u64,
+    /// Name of the source.
+    pub(crate) source: String,
+    /// Source name for published test sets, empty for training sources: repeats merge within a scope, so that a
+    /// benchmark keeps all its rows.
+    pub(crate) scope: String,
+    /// Id in the source, empty if it has none.
+    pub(crate) accession: String,
+    /// The protein, where the record itself holds the sequence.
+    pub(crate) protein_id: Option<String>,
+    /// Its residues; on the first claim of a record only.
+    pub(crate) sequence: Option<String>,
+    /// Whether the protein is of a published test set.
+    pub(crate) test: bool,
+    /// Hash of table, key and value: equal claims are repeats. `None` where only a join can tell (GO, pairs).
+    pub(crate) key: Option<String>,
+    /// Text of the record, cut; on the first claim of a record only.
+    pub(crate) raw: Option<String>,
+    /// That the source knows the protein under `accession`.
+    pub(crate) member: Option<Member>,
+    /// For `facts`.
+    pub(crate) fact: Option<Fact>,
+    /// For `chains`.
+    pub(crate) chain: Option<Chain>,
+    /// For `ss`.
+    pub(crate) ss: Option<Ss>,
+    /// For `go`.
+    pub(crate) go: Option<Go>,
+    /// For `ppi`.
+    pub(crate) ppi: Option<Pair>,
+    /// For `ddg`.
+    pub(crate) ddg: Option<Ddg>,
+    /// For `plddt`.
+    pub(crate) plddt: Option<Plddt>,
+}
+
+/// A protein of a source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Whether annotations look their proteins up here first.
+    pub(crate) is_reference: bool,
+}
+
+/// Columns of `facts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Fact {
+    pub(crate) fact_id: String,
+    pub(crate) task: String,
+    pub(crate) question: String,
+    pub(crate) raw_text: String,
+    pub(crate) text: String,
+    pub(crate) evidence: Vec<String>,
+}
+
+/// Columns of `chains`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Chain {
+    pub(crate) backbone_ang: Vec<f32>,
+    pub(crate) cath: Vec<String>,
+    pub(crate) published_split: String,
+}
+
+/// Columns of `ss`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ss {
+    pub(crate) q8: String,
+    pub(crate) q3: String,
+    pub(crate) mask: String,
+}
+
+/// Columns of `go`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Go {
+    pub(crate) term: String,
+    pub(crate) aspect: String,
+    pub(crate) evidence: String,
+}
+
+/// A pair by the ids of its dictionary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pair {
+    pub(crate) id_a: String,
+    pub(crate) id_b: String,
+    pub(crate) label: bool,
+}
+
+/// Columns of `ddg`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ddg {
+    pub(crate) wild_type: String,
+    pub(crate) position: u32,
+    pub(crate) mutant: String,
+    pub(crate) ddg_kcal: f32,
+    pub(crate) structure: String,
+}
+
+/// Columns of `plddt`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Plddt {
+    pub(crate) mean_plddt: f32,
+    pub(crate) plddt: Vec<f32>,
+}
+
+impl Claim {
+    /// A claim about a protein whose sequence the record holds.
+    pub(crate) fn of(protein: &Residues, accession: &str) -> Self {
+        Self {
+            accession: accession.into(),
+            protein_id: Some(protein.id.clone()),
+            sequence: Some(protein.sequence.clone()),
+            ..Self::default()
+        }
+    }
+
+    /// Fills in the place, the source and the key.
+    pub(crate) fn place(&mut self, source: &Source, record: u64, part: u16) {
+        self.record = record;
+        self.order = record | u64::from(part);
+        self.source.clone_from(&source.name);
+        self.test |= source.role == Role::Test;
+        if source.role == Role::Test {
+            self.scope.clone_from(&source.name);
+        }
+        if part > 0 {
+            self.sequence = None;
+        }
+        self.key = self.hash();
+    }
+
+    fn hash(&self) -> Option<String> {
+        let mut fields: Vec<&str> = vec![&self.scope, self.protein_id.as_deref().unwrap_or_default()];
+        if !self.scope.is_empty() {
+            fields.push(&self.accession);
+        }
+        let value: String;
+        if self.member.is_some() {
+            fields.extend(["member", &self.source, &self.accession]);
+        } else if let Some(fact) = &self.fact {
+            fields.extend(["fact", &fact.fact_id]);
+        } else if let Some(chain) = &self.chain {
+            value = chain.backbone_ang.iter().map(|x| format!("{:08x}", x.to_bits())).collect();
+            fields.extend(["chain", &value]);
+        } else if let Some(ss) = &self.ss {
+            fields.extend(["ss", &ss.q8, &ss.q3, &ss.mask]);
+        } else if let Some(ddg) = &self.ddg {
+            value = format!("{} {} {:08x}", ddg.position, ddg.mutant, ddg.ddg_kcal.to_bits());
+            fields.extend(["ddg", &value]);
+        } else if let Some(plddt) = &self.plddt {
+            value = format!("{:08x}", plddt.mean_plddt.to_bits());
+            fields.extend(["plddt", &value]);
+        } else {
+            return None;
+        }
+        let mut hash = Sha256::new();
+        for field in fields {
+            hash.update((field.len() as u64).to_le_bytes());
+            hash.update(field.as_bytes());
+        }
+        Some(hex(&hash.finalize()[..16]))
+    }
+}
+
+impl Fact {
+    /// A fact with its id: 32 hex digits over protein, task, question and text.
+    pub(crate) fn new(protein_id: &str, task: &str, question: &str, raw_text: &str, text: String) -> Self {
+        let mut hash = Sha256::new();
+        for field in [protein_id, task, question, &text] {
+            hash.update(field.as_bytes());
+            hash.update([0]);
+        }
+        Self {
+            fact_id: hex(&hash.finalize()[..16]),
+            task: task.into(),
+            question: question.into(),
+            raw_text: raw_text.into(),
+            text,
+            evidence: vec![],
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A normalised sequence and its id.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Residues {
+    /// [`residue::protein_id`].
+    pub(crate) id: String,
+    /// Normalised residues.
+    pub(crate) sequence: String,
+}
+
+impl Residues {
+    /// Names a normalised sequence.
+    pub(crate) fn new(sequence: String) -> Self {
+        Self { id: residue::protein_id(&sequence), sequence }
+    }
+}
+
+/// Place of a record.
+pub(crate) fn record(source: usize, file: usize, line: u64) -> u64 {
+    (source as u64) << 56 | (file as u64) << 48 | (line & 0xffff_ffff) << 16
+}
+
+/// Source, file and line of a place.
+pub(crate) fn place(order: u64) -> (usize, usize, u64) {
+    ((order >> 56) as usize, (order >> 48 & 0xff) as usize, order >> 16 & 0xffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_survive_packing() {
+        assert_eq!(place(record(254, 7, 4_000_000_000) | 65_535), (254, 7, 4_000_000_000));
+        assert!(record(0, 255, 9) < record(1, 0, 1));
+    }
+}

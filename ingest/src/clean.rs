@@ -1,0 +1,117 @@
+//! Cleaning of texts: what is removed from `raw_text` to make `text`.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::reason::{Fault, Reason};
+
+/// A constant pattern.
+fn pattern(text: &str) -> Regex {
+    Regex::new(text).expect("the pattern is a constant that a test compiles")
+}
+
+static EVIDENCE_BLOCK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s*\{ECO:[^}]*\}"));
+static EVIDENCE_CODE: LazyLock<Regex> = LazyLock::new(|| pattern(r"ECO:\d{7}"));
+static CITATION: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+")
+});
+static BLANKS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+"));
+static OPENERS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
+    [
+        // "An analysis of the protein sequence reveals that ...: ": a sentence about the question, up to the colon.
+        pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+"),
+        // "Based on the given amino acid sequence, ": a phrase without content, up to the comma.
+        pattern(
+            r"^(?:Based on|Judging by|According to|By (?:examining|analy[sz]ing)|Upon (?:analy[sz]ing|examining|reviewing|analysis of|review of|examination of)|After (?:analy[sz]ing|examining|reviewing)|From)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
+        ),
+    ]
+});
+
+/// Folds every run of white space to one blank and trims.
+pub(crate) fn fold(text: &str) -> String {
+    BLANKS.replace_all(text.trim(), " ").into_owned()
+}
+
+/// The evidence codes of a text, sorted, each once.
+pub(crate) fn evidence(text: &str) -> Vec<String> {
+    let mut codes: Vec<String> = EVIDENCE_CODE.find_iter(text).map(|m| m.as_str().to_owned()).collect();
+    codes.sort();
+    codes.dedup();
+    codes
+}
+
+/// Removes evidence blocks, PubMed and MIM references, folds white space and closes the gaps that are left.
+pub(crate) fn without_codes(text: &str) -> String {
+    let text = EVIDENCE_BLOCK.replace_all(text, "");
+    let text = CITATION.replace_all(&text, "");
+    let text = fold(&text.replace("()", "").replace("[]", ""));
+    let text = text.replace(" .", ".").replace(" ,", ",").replace(" ;", ";").replace("..", ".");
+    text.trim_matches(|c: char| c == ';' || c.is_whitespace()).to_owned()
+}
+
+/// Removes the stock opening of a Mol-Instructions answer; the rest begins with a capital.
+pub(crate) fn without_opener(text: &str) -> String {
+    for opener in OPENERS.iter() {
+        if let Some(found) = opener.find(text) {
+            let rest = &text[found.end()..];
+            if found.as_str().ends_with(": ") || found.as_str().ends_with(":\n") {
+                return rest.to_owned();
+            }
+            let mut letters = rest.chars();
+            return letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect());
+        }
+    }
+    text.to_owned()
+}
+
+/// Refuses a text that states nothing that can be learnt.
+///
+/// # Errors
+/// `empty_text`, or `single_word` when nothing but one word is left.
+pub(crate) fn worth_keeping(text: &str) -> Result<(), Fault> {
+    let bare = text.trim_matches(|c: char| !c.is_alphanumeric());
+    if bare.is_empty() {
+        return Err(Fault::new(Reason::EmptyText, "no text is left after cleaning"));
+    }
+    if !bare.contains(char::is_whitespace) {
+        return Err(Fault::new(Reason::SingleWord, format!("the whole answer is {bare:?}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_go_and_sentences_stay_whole() {
+        let raw = "Binds ATP\n (PubMed:11932238, PubMed:2) and  zinc [MIM:601665]. {ECO:0000269|PubMed:1, ECO:0000250}. Slow.";
+        assert_eq!(without_codes(raw), "Binds ATP and zinc. Slow.");
+        assert_eq!(evidence(raw), ["ECO:0000250", "ECO:0000269"]);
+        assert_eq!(without_codes("Cytoplasm {ECO:0000250|UniProtKB:P11558}."), "Cytoplasm.");
+        assert_eq!(without_codes("Secreted {ECO:1}; Golgi (By similarity)"), "Secreted; Golgi (By similarity)");
+    }
+
+    #[test]
+    fn openers_go_and_statements_stay() {
+        let cases = [
+            ("An analysis of the protein sequence reveals that the enzyme's catalytic function corresponds to the chemical reaction: citrate = D-threo-isocitrate", "citrate = D-threo-isocitrate"),
+            ("Based on the given amino acid sequence, the protein appears to bind ATP.", "The protein appears to bind ATP."),
+            ("Judging by the sequence, it cuts sugar.", "It cuts sugar."),
+            ("Catalyzes the reaction: A + B = C.", "Catalyzes the reaction: A + B = C."),
+            ("Binds zinc.", "Binds zinc."),
+        ];
+        for (raw, want) in cases {
+            assert_eq!(without_opener(raw), want);
+        }
+    }
+
+    #[test]
+    fn one_word_is_no_answer() {
+        let reason = |text| worth_keeping(text).map_err(|f| f.reason);
+        assert_eq!(reason("Monomer."), Err(Reason::SingleWord));
+        assert_eq!(reason(" . "), Err(Reason::EmptyText));
+        assert_eq!(reason("Binds zinc"), Ok(()));
+    }
+}

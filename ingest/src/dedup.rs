@@ -1,0 +1,355 @@
+//! The relational work: which claims conflict, which repeat, which find their proteins. All of it runs as DataFusion
+//! plans over the staged claims; every choice is for the lowest `order`, so the result does not depend on threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use datafusion::dataframe::DataFrame;
+use datafusion::functions::core::expr_fn::{coalesce, get_field};
+use datafusion::functions_aggregate::expr_fn::{array_agg, bool_or, max, min};
+use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
+use datafusion::prelude::SessionContext;
+use datasets::table::{ChainRow, DdgRow, FactRow, GoRow, PlddtRow, Rows, SsRow};
+use serde::Deserialize;
+
+use crate::Error;
+use crate::ledger::Ledger;
+use crate::reason::{Fault, Reason};
+
+/// Everything that is left of the claims, each table sorted by its key.
+pub(crate) struct Relations {
+    /// Distinct sequences with the names under which the sources hold them.
+    pub(crate) proteins: Vec<ProteinClaim>,
+    pub(crate) facts: Vec<FactRow>,
+    pub(crate) chains: Vec<ChainRow>,
+    pub(crate) ss: Vec<SsRow>,
+    pub(crate) go: Vec<GoRow>,
+    pub(crate) pairs: Vec<PairRow>,
+    pub(crate) ddg: Vec<DdgRow>,
+    pub(crate) plddt: Vec<PlddtRow>,
+    /// Records with sound claims, and whether one of theirs was kept.
+    pub(crate) claimed: BTreeMap<u64, bool>,
+}
+
+/// A distinct sequence.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct ProteinClaim {
+    pub(crate) protein_id: String,
+    pub(crate) sequence: String,
+    pub(crate) accessions: Vec<String>,
+    pub(crate) sources: Vec<String>,
+    /// Of a published test set.
+    pub(crate) test: bool,
+}
+
+/// A pair whose proteins are found.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct PairRow {
+    pub(crate) protein_id_a: String,
+    pub(crate) protein_id_b: String,
+    pub(crate) label: bool,
+    pub(crate) source: String,
+}
+
+/// A record to be quarantined, as a plan finds it.
+#[derive(Deserialize)]
+struct Refused {
+    record: u64,
+    detail: String,
+    raw: Option<String>,
+}
+
+/// Plans over one set of claims.
+struct Plans<'a> {
+    session: &'a SessionContext,
+    ledger: &'a Ledger,
+    /// Claims without those of conflicting records.
+    sound: DataFrame,
+    kept: BTreeSet<u64>,
+    refused: BTreeSet<u64>,
+}
+
+/// Runs all plans.
+///
+/// # Errors
+/// What DataFusion says.
+pub(crate) async fn relate(session: &SessionContext, claims: DataFrame, ledger: &Ledger) -> Result<Relations, Error> {
+    let conflicts = id_conflicts(&claims, ledger).await?;
+    let sound = claims.join(orders(session, "conflict", &conflicts)?, JoinType::LeftAnti, &["record"], &["conflict"], None)?;
+    let mut plans = Plans { session, ledger, sound, kept: BTreeSet::new(), refused: BTreeSet::new() };
+
+    let (go, go_tests) = plans.annotations().await?;
+    let pairs = plans.pairs().await?;
+    let keyed = plans.sound.clone().filter(col("key").is_not_null())?;
+    let first = keyed.aggregate(vec![col("key")], vec![min(col("order")).alias("first")])?;
+    plans.kept.extend(numbers(first.select(vec![col("first")])?).await?);
+
+    let mut proteins = plans.proteins().await?;
+    for protein in &mut proteins {
+        protein.test |= go_tests.contains(&protein.protein_id);
+    }
+    let facts = plans.table("fact", &["fact_id", "task", "question", "raw_text", "text", "evidence"], "task").await?;
+    let chains = plans.table("chain", &["backbone_ang", "cath", "published_split"], "chain_id").await?;
+    let ss = plans.table("ss", &["q8", "q3", "mask"], "id").await?;
+    let ddg = plans.mutations().await?;
+    let plddt = plans.table("plddt", &["mean_plddt", "plddt"], "accession").await?;
+    let claimed = plans.claimed().await?;
+    Ok(Relations { proteins, facts, chains, ss, go, pairs, ddg, plddt, claimed })
+}
+
+/// Records that give an id of their source another sequence than the first record with that id did.
+async fn id_conflicts(claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u64>, Error> {
+    let named = claims
+        .clone()
+        .filter(col("protein_id").is_not_null().and(col("accession").not_eq(lit(""))))?
+        .select(["source", "accession", "protein_id", "order", "record"].map(col).to_vec())?;
+    let first = named
+        .clone()
+        .aggregate(vec![col("source"), col("accession")], vec![min(col("order")).alias("first_order")])?
+        .select(vec![col("first_order")])?
+        .join(named.clone(), JoinType::Inner, &["first_order"], &["order"], None)?
+        .select(vec![col("source").alias("s"), col("accession").alias("a"), col("protein_id").alias("first_protein")])?;
+    let others = named
+        .join(first, JoinType::Inner, &["source", "accession"], &["s", "a"], None)?
+        .filter(col("protein_id").not_eq(col("first_protein")))?
+        .aggregate(vec![col("record").alias("bad")], vec![min(col("accession")).alias("detail")])?;
+    let raw = claims.clone().filter(col("raw").is_not_null())?.select(vec![col("record"), col("raw")])?;
+    let refused = others
+        .join(raw, JoinType::Left, &["bad"], &["record"], None)?
+        .select(vec![col("bad").alias("record"), col("detail"), col("raw")])?;
+    let mut records = BTreeSet::new();
+    for row in collect::<Refused>(refused).await? {
+        let detail = format!("{:?} was given another sequence before", row.detail);
+        ledger.quarantine(row.record, Fault::new(Reason::IdConflict, detail), row.raw.as_deref().unwrap_or(""), false);
+        records.insert(row.record);
+    }
+    Ok(records)
+}
+
+impl Plans<'_> {
+    /// GO annotations with their proteins. Those of a flat-file entry bring their protein; those of annotation files
+    /// find it by accession, in flat files before other sources. Also returns proteins annotated by test sources.
+    async fn annotations(&mut self) -> Result<(Vec<GoRow>, BTreeSet<String>), Error> {
+        let reference = get_field(col("member"), "is_reference");
+        // Bit 63 puts every other source after the flat files; configurations have at most 127 sources.
+        let rank = when(reference, col("order")).otherwise(col("order") + lit(1_u64 << 63))?;
+        let members = self.sound.clone().filter(col("member").is_not_null())?;
+        let members = members.select(vec![col("accession").alias("known_as"), col("protein_id").alias("found"), rank.alias("rank")])?;
+        let best = members.clone().aggregate(vec![col("known_as")], vec![min(col("rank")).alias("best")])?;
+        let lookup = best
+            .select(vec![col("best")])?
+            .join(members, JoinType::Inner, &["best"], &["rank"], None)?
+            .select(vec![col("known_as"), col("found")])?;
+        let go = self
+            .sound
+            .clone()
+            .filter(col("go").is_not_null())?
+            .join(lookup, JoinType::Left, &["accession"], &["known_as"], None)?
+            .with_column("protein_id", coalesce(vec![col("protein_id"), col("found")]))?;
+        let lost = go.clone().filter(col("protein_id").is_null())?;
+        let lost = lost.select(vec![col("record"), col("accession").alias("detail"), col("raw")])?;
+        self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}")).await?;
+        let mut columns: Vec<Expr> = ["order", "accession", "protein_id", "source", "scope", "test"].map(col).to_vec();
+        columns.extend(["term", "aspect", "evidence"].map(|f| get_field(col("go"), f).alias(f)));
+        let found = go.filter(col("protein_id").is_not_null())?.select(columns)?;
+        let tests = found.clone().filter(col("test"))?.select(vec![col("protein_id")])?.distinct()?;
+        let first = self.first(&found, &["scope", "protein_id", "term", "evidence"]).await?;
+        let rows = first.sort_by(["protein_id", "term", "evidence", "source"].map(col).to_vec())?;
+        Ok((collect(rows).await?, strings(tests).await?))
+    }
+
+    /// Pairs with their proteins, the smaller id first.
+    async fn pairs(&mut self) -> Result<Vec<PairRow>, Error> {
+        let mut columns: Vec<Expr> = ["order", "record", "raw", "source", "scope"].map(col).to_vec();
+        columns.extend(["id_a", "id_b", "label"].map(|f| get_field(col("ppi"), f).alias(f)));
+        let mut pairs = self.sound.clone().filter(col("ppi").is_not_null())?.select(columns)?;
+        for end in ["a", "b"] {
+            let (source, name, protein) = (format!("source_{end}"), format!("name_{end}"), format!("found_{end}"));
+            let dictionary = self
+                .sound
+                .clone()
+                .filter(col("member").is_not_null())?
+                .select(vec![col("source").alias(&source), col("accession").alias(&name), col("protein_id").alias(&protein)])?
+                .distinct()?;
+            let id = format!("id_{end}");
+            pairs = pairs.join(dictionary, JoinType::Left, &["source", &id], &[&source, &name], None)?;
+        }
+        let lost = pairs.clone().filter(col("found_a").is_null().or(col("found_b").is_null()))?;
+        let lost_id = when(col("found_a").is_null(), col("id_a")).otherwise(col("id_b"))?;
+        let lost = lost.select(vec![col("record"), lost_id.alias("detail"), col("raw")])?;
+        let detail = |id: &str| format!("the dictionary has no usable sequence for {id:?}");
+        self.refuse(lost, Reason::UnknownProtein, detail).await?;
+        let found = pairs.filter(col("found_a").is_not_null().and(col("found_b").is_not_null()))?;
+        let selves = found.clone().filter(col("found_a").eq(col("found_b")))?;
+        let selves = selves.select(vec![col("record"), col("id_a").alias("detail"), col("raw")])?;
+        self.refuse(selves, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence")).await?;
+
+        let in_order = || col("found_a").lt(col("found_b"));
+        let found = found.filter(col("found_a").not_eq(col("found_b")))?.select(vec![
+            when(in_order(), col("found_a")).otherwise(col("found_b"))?.alias("protein_id_a"),
+            when(in_order(), col("found_b")).otherwise(col("found_a"))?.alias("protein_id_b"),
+            col("label"),
+            col("source"),
+            col("scope"),
+            col("order"),
+            col("record"),
+            col("raw"),
+        ])?;
+        let number = || cast(col("label"), DataType::Int32);
+        let key = ["scope", "protein_id_a", "protein_id_b"];
+        let both = found
+            .clone()
+            .aggregate(key.map(col).to_vec(), vec![min(number()).alias("least"), max(number()).alias("most")])?
+            .filter(col("least").not_eq(col("most")))?
+            .select(vec![col("scope").alias("c"), col("protein_id_a").alias("x"), col("protein_id_b").alias("y")])?;
+        let contested = found.clone().join(both.clone(), JoinType::LeftSemi, &key, &["c", "x", "y"], None)?;
+        let contested = contested.select(vec![col("record"), col("source").alias("detail"), col("raw")])?;
+        self.refuse(contested, Reason::LabelConflict, |_| "this pair is given with both labels".into()).await?;
+        let clear = found.join(both, JoinType::LeftAnti, &key, &["c", "x", "y"], None)?;
+        let first = self.first(&clear, &key).await?;
+        collect(first.sort_by(["protein_id_a", "protein_id_b", "source"].map(col).to_vec())?).await
+    }
+
+    /// Distinct sequences.
+    async fn proteins(&self) -> Result<Vec<ProteinClaim>, Error> {
+        let rows = self
+            .sound
+            .clone()
+            .filter(col("protein_id").is_not_null())?
+            .select(["protein_id", "sequence", "accession", "source", "test"].map(col).to_vec())?
+            .aggregate(
+                vec![col("protein_id")],
+                vec![
+                    min(col("sequence")).alias("sequence"),
+                    array_agg(col("accession")).alias("accessions"),
+                    array_agg(col("source")).alias("sources"),
+                    bool_or(col("test")).alias("test"),
+                ],
+            )?
+            .sort_by(vec![col("protein_id")])?;
+        let mut proteins: Vec<ProteinClaim> = collect(rows).await?;
+        for protein in &mut proteins {
+            protein.accessions.retain(|a| !a.is_empty());
+            for names in [&mut protein.accessions, &mut protein.sources] {
+                names.sort();
+                names.dedup();
+            }
+        }
+        Ok(proteins)
+    }
+
+    /// Kept claims for one table, with the columns that all tables take from the claim itself.
+    async fn kept_rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
+        let kept = orders(self.session, "kept", &self.kept)?;
+        let rows = self.sound.clone().filter(col(table).is_not_null())?;
+        let rows = rows.join(kept, JoinType::LeftSemi, &["order"], &["kept"], None)?;
+        let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
+        select.extend([col("accession").alias("id"), col("accession").alias("chain_id"), lit("").alias("licence")]);
+        select.extend(columns.iter().map(|f| get_field(col(table), *f).alias(*f)));
+        Ok(rows.select(select)?)
+    }
+
+    async fn table<T: Rows>(&self, table: &str, columns: &[&str], then: &str) -> Result<Vec<T>, Error> {
+        let rows = self.kept_rows(table, columns).await?;
+        let rows = rows.sort_by(["protein_id", then, "source", "order"].map(col).to_vec())?;
+        collect(rows).await
+    }
+
+    /// Mutations: distinct values of the same change within a scope are measurements of it and are averaged.
+    async fn mutations(&self) -> Result<Vec<DdgRow>, Error> {
+        #[derive(Deserialize)]
+        struct Measured {
+            protein_id: String,
+            wild_type: String,
+            position: u32,
+            mutant: String,
+            ddg_kcal: f32,
+            structure: String,
+            source: String,
+            scope: String,
+        }
+        let columns = ["wild_type", "position", "mutant", "ddg_kcal", "structure"];
+        let rows = self.kept_rows("ddg", &columns).await?;
+        let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
+        let measured: Vec<Measured> = collect(rows).await?;
+        let same = |a: &Measured, b: &Measured| {
+            (&a.protein_id, a.position, &a.mutant, &a.scope) == (&b.protein_id, b.position, &b.mutant, &b.scope)
+        };
+        let average = |values: &[Measured]| {
+            let sum: f64 = values.iter().map(|m| f64::from(m.ddg_kcal)).sum();
+            let first = &values[0];
+            DdgRow {
+                protein_id: first.protein_id.clone(),
+                wild_type: first.wild_type.clone(),
+                position: first.position,
+                mutant: first.mutant.clone(),
+                ddg_kcal: (sum / values.len() as f64) as f32,
+                n_measured: values.len() as u32,
+                structure: first.structure.clone(),
+                source: first.source.clone(),
+            }
+        };
+        Ok(measured.chunk_by(same).map(average).collect())
+    }
+
+    /// Of rows with equal key the one with the lowest order; notes them as kept.
+    async fn first(&mut self, rows: &DataFrame, key: &[&str]) -> Result<DataFrame, Error> {
+        let key = key.iter().map(|k| col(*k)).collect();
+        let first = rows.clone().aggregate(key, vec![min(col("order")).alias("first")])?.select(vec![col("first")])?;
+        let first: BTreeSet<u64> = numbers(first).await?.into_iter().collect();
+        let kept = rows.clone().join(orders(self.session, "first", &first)?, JoinType::LeftSemi, &["order"], &["first"], None)?;
+        self.kept.extend(first);
+        Ok(kept)
+    }
+
+    /// Quarantines records that a plan found unusable.
+    async fn refuse(&mut self, rows: DataFrame, reason: Reason, detail: impl Fn(&str) -> String) -> Result<(), Error> {
+        for row in collect::<Refused>(rows).await? {
+            let fault = Fault::new(reason, detail(&row.detail));
+            self.ledger.quarantine(row.record, fault, row.raw.as_deref().unwrap_or(""), false);
+            self.refused.insert(row.record);
+        }
+        Ok(())
+    }
+
+    /// Every sound record that was not refused, and whether one of its claims was kept.
+    async fn claimed(&self) -> Result<BTreeMap<u64, bool>, Error> {
+        let records = numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
+        let kept: BTreeSet<u64> = self.kept.iter().map(|order| order & !0xffff).collect();
+        let open = records.into_iter().filter(|r| !self.refused.contains(r));
+        Ok(open.map(|record| (record, kept.contains(&record))).collect())
+    }
+}
+
+/// A one-column table of places.
+fn orders(session: &SessionContext, name: &str, orders: &BTreeSet<u64>) -> Result<DataFrame, Error> {
+    let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::UInt64, false)]));
+    let column: ArrayRef = Arc::new(UInt64Array::from_iter_values(orders.iter().copied()));
+    let batch = RecordBatch::try_new(schema, vec![column]).map_err(datasets::Error::from)?;
+    Ok(session.read_batch(batch)?)
+}
+
+async fn collect<T: for<'de> Deserialize<'de>>(frame: DataFrame) -> Result<Vec<T>, Error> {
+    let mut rows = Vec::new();
+    for batch in frame.collect().await? {
+        rows.extend(serde_arrow::from_record_batch::<Vec<T>>(&batch)?);
+    }
+    Ok(rows)
+}
+
+/// The values of a frame's only column.
+async fn numbers(frame: DataFrame) -> Result<Vec<u64>, Error> {
+    let batches = frame.collect().await?;
+    Ok(batches.iter().flat_map(|b| b.column(0).as_primitive::<UInt64Type>().values().to_vec()).collect())
+}
+
+async fn strings(frame: DataFrame) -> Result<BTreeSet<String>, Error> {
+    #[derive(Deserialize)]
+    struct One {
+        protein_id: String,
+    }
+    Ok(collect::<One>(frame).await?.into_iter().map(|row| row.protein_id).collect())
+}

@@ -1,0 +1,93 @@
+//! The errors that end an ingest. Faults of single records are no errors: they are counted ([`crate::Reason`]).
+
+use std::path::PathBuf;
+
+/// What ends an ingest before it has written anything.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration cannot be meant so; every fault on its own line.
+    #[error("the ingest section of the configuration has {} fault(s):\n{}", .0.len(), .0.join("\n"))]
+    Config(Vec<String>),
+    /// A file that is not there.
+    #[error("source {source_name}: there is no file {path}\nhint: check `files` and `companion` of the source; paths are relative to the data folder")]
+    Missing {
+        /// The source.
+        source_name: String,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file without a byte of content.
+    #[error("{path} is empty\nhint: fetch it again, or take it out of the recipe")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file named `.gz` that is none.
+    #[error("{path} is named .gz but does not begin with the gzip magic bytes\nhint: an error page saved as a file, or a file already unpacked: fetch it again or rename it")]
+    NotGzip {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A gzip stream that ends early or is damaged.
+    #[error("{path}: the gzip stream is truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again")]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// How many compressed bytes were read.
+        offset: u64,
+        /// Size of the file.
+        length: u64,
+        /// What the decoder said.
+        source: std::io::Error,
+    },
+    /// A header that lacks columns.
+    #[error("{path}, line {line}: the header lacks {missing}; it has: {got}\nhint: {hint}")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: u64,
+        /// What was looked for.
+        missing: String,
+        /// What was found.
+        got: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file of another format than the kind says.
+    #[error("{path}, {place}: {detail}\nhint: {hint}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Line or byte.
+        place: String,
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Proteins of training that are too close to held-out ones.
+    #[error("leak: {n} pair(s) of a training and a held-out protein are alike, {}\nhint: a fault of the split; audit.json lists them all", .examples.join("; "))]
+    Leak {
+        /// How many pairs.
+        n: usize,
+        /// Up to ten of them, by id.
+        examples: Vec<String>,
+    },
+    /// Files.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The relational engine.
+    #[error("the relational plan failed: {0}")]
+    Plan(#[from] datafusion::error::DataFusionError),
+    /// Tables.
+    #[error(transparent)]
+    Table(#[from] datasets::Error),
+    /// Rows that do not fit their columns.
+    #[error(transparent)]
+    Rows(#[from] serde_arrow::Error),
+    /// The manifest or the audit.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}

@@ -1,0 +1,142 @@
+//! The account of every record: read, kept, merged or quarantined.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use datasets::table::QuarantineRow;
+use serde::{Deserialize, Serialize};
+
+use crate::claim;
+use crate::config::Config;
+use crate::reason::{Fault, Reason};
+use crate::{Error, source};
+
+/// Longest text of a record that the quarantine keeps, characters.
+const LONGEST_RAW: usize = 2_000;
+
+/// What became of the records of one file. `rows_in = kept + merged + Σ quarantined`, always.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FileCounts {
+    /// Source name.
+    pub source: String,
+    /// Path relative to the data folder.
+    pub file: String,
+    /// SHA-256 of the file as it lies there.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Records read, in the unit of the file: flat-file entry, JSON record, CSV line, OBO term.
+    pub rows_in: u64,
+    /// Records that gave at least one row or are the term of an ontology.
+    pub kept: u64,
+    /// Records that only repeat what was read before.
+    pub merged: u64,
+    /// Records that gave nothing, by reason.
+    pub quarantined: BTreeMap<Reason, u64>,
+    /// Parts of kept records that gave nothing (a one-word comment of a flat-file entry), by reason.
+    pub parts_quarantined: BTreeMap<Reason, u64>,
+}
+
+/// Shared by all parsers. Rows come in any order; [`Ledger::close`] sorts them.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    read: BTreeMap<(usize, usize), u64>,
+    kept_without_rows: BTreeMap<(usize, usize), u64>,
+    faults: Vec<Entry>,
+    failure: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: u64,
+    fault: Fault,
+    raw: String,
+    is_part: bool,
+}
+
+impl Ledger {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts records read from a file.
+    pub(crate) fn read(&self, source: usize, file: usize, n: u64) {
+        *self.state().read.entry((source, file)).or_default() += n;
+    }
+
+    /// Counts records that are kept though they give no row (terms of an ontology).
+    pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
+        *self.state().kept_without_rows.entry((source, file)).or_default() += n;
+    }
+
+    /// Notes a record that gives nothing, or a part of a record.
+    pub(crate) fn quarantine(&self, record: u64, fault: Fault, raw: &str, is_part: bool) {
+        let raw = cut(raw);
+        self.state().faults.push(Entry { record, fault, raw, is_part });
+    }
+
+    /// Keeps the error that ends the run; of several the first stays.
+    pub(crate) fn fail(&self, error: Error) {
+        self.state().failure.get_or_insert(error);
+    }
+
+    /// The error that ended the run, if one did.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.state().failure.take()
+    }
+
+    /// Draws up the account. `claimed`: records with at least one claim, and whether one of theirs was kept.
+    pub(crate) fn close(
+        &self,
+        config: &Config,
+        claimed: &BTreeMap<u64, bool>,
+    ) -> (Vec<FileCounts>, Vec<QuarantineRow>) {
+        let mut state = self.state();
+        let mut counts: BTreeMap<(usize, usize), FileCounts> = BTreeMap::new();
+        for (s, source) in config.source.iter().enumerate() {
+            for (f, file) in source::files(source).enumerate() {
+                let rows_in = state.read.get(&(s, f)).copied().unwrap_or(0);
+                let kept = state.kept_without_rows.get(&(s, f)).copied().unwrap_or(0);
+                let (source, file) = (source.name.clone(), file.to_owned());
+                counts.insert((s, f), FileCounts { source, file, rows_in, kept, ..FileCounts::default() });
+            }
+        }
+        state.faults.sort_by(|a, b| {
+            (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(b.record, b.is_part, b.fault.reason, &b.fault.detail))
+        });
+        let at = |record: u64| {
+            let (s, f, line) = claim::place(record);
+            ((s, f), line)
+        };
+        for (&record, &kept) in claimed {
+            let count = counts.entry(at(record).0).or_default();
+            *(if kept { &mut count.kept } else { &mut count.merged }) += 1;
+        }
+        let mut rows = Vec::with_capacity(state.faults.len());
+        for entry in &state.faults {
+            let (file, line) = at(entry.record);
+            let count = counts.entry(file).or_default();
+            let by_reason = if entry.is_part { &mut count.parts_quarantined } else { &mut count.quarantined };
+            *by_reason.entry(entry.fault.reason).or_default() += 1;
+            rows.push(QuarantineRow {
+                source: count.source.clone(),
+                file: count.file.clone(),
+                line,
+                reason: entry.fault.reason.name().into(),
+                detail: entry.fault.detail.clone(),
+                raw: entry.raw.clone(),
+            });
+        }
+        (counts.into_values().collect(), rows)
+    }
+}
+
+/// The beginning of a record's text, as much as the quarantine keeps.
+pub(crate) fn cut(raw: &str) -> String {
+    raw.chars().take(LONGEST_RAW).collect()
+}

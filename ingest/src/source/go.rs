@@ -1,0 +1,179 @@
+//! The Gene Ontology: terms (OBO) and annotations (GAF, QuickGO).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use indicatif::ProgressBar;
+
+use crate::Error;
+use crate::claim::{self, Claim, Go};
+use crate::ledger::Ledger;
+use crate::reader::{Input, Lines};
+use crate::reason::{Fault, Reason};
+use crate::source::{Context, Header, Parsed, Row, Sink};
+
+/// What annotations are checked against.
+#[derive(Debug, Default)]
+pub(crate) struct Ontology {
+    /// Current id and aspect of every id, alternative ones too; the current id is empty for an obsolete term.
+    terms: BTreeMap<String, (String, String)>,
+}
+
+impl Ontology {
+    /// Reads an OBO file and returns its text beside the terms; records are `[Term]` stanzas.
+    ///
+    /// # Errors
+    /// Faults of the whole file; a file without any term.
+    pub(crate) fn read(path: &Path, source: usize, ledger: &Ledger) -> Result<(Self, String), Error> {
+        let mut lines = Lines::new(Input::open(path, ProgressBar::hidden())?);
+        let mut ontology = Self::default();
+        let (mut whole, mut stanza) = (String::new(), None::<Stanza>);
+        let (mut read, mut kept) = (0, 0);
+        loop {
+            let line = lines.next()?;
+            let is_header = line.as_ref().is_none_or(|l| l.text.starts_with('['));
+            if is_header && let Some(done) = stanza.take() {
+                read += 1;
+                let (begin, text) = (done.begin, done.text.clone());
+                match ontology.add(done) {
+                    Ok(()) => {
+                        kept += 1;
+                        whole.push_str(&text);
+                    }
+                    Err(fault) => ledger.quarantine(claim::record(source, 0, begin), fault, &text, false),
+                }
+            }
+            let Some(line) = line else { break };
+            if is_header {
+                whole.push('\n');
+            }
+            if line.text.trim() == "[Term]" {
+                stanza = Some(Stanza { begin: line.number, text: "[Term]\n".into(), fault: line.fault });
+            } else if let Some(stanza) = &mut stanza {
+                stanza.text.push_str(&line.text);
+                stanza.text.push('\n');
+                stanza.fault = stanza.fault.take().or(line.fault);
+            } else {
+                whole.push_str(&line.text);
+                whole.push('\n');
+            }
+        }
+        ledger.read(source, 0, read);
+        ledger.keep(source, 0, kept);
+        if kept == 0 {
+            return Err(Error::Format {
+                path: path.into(),
+                place: format!("line {}", lines.number()),
+                detail: "no [Term] in the file".into(),
+                hint: "an OBO file was expected; check `kind` of the source".into(),
+            });
+        }
+        Ok((ontology, whole))
+    }
+
+    fn add(&mut self, stanza: Stanza) -> Result<(), Fault> {
+        if let Some(fault) = stanza.fault {
+            return Err(fault);
+        }
+        let values = |tag: &'static str| {
+            let text = &stanza.text;
+            text.lines().filter_map(move |l| l.strip_prefix(tag)?.strip_prefix(": ")).map(|v| v.split(" ! ").next().unwrap_or(v).trim())
+        };
+        let id = values("id").next().filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| Fault::new(Reason::Malformed, "the term has no id"))?;
+        if self.terms.get(id).is_some_and(|(current, _)| current == id || current.is_empty()) {
+            return Err(Fault::new(Reason::IdConflict, format!("{id} is defined twice")));
+        }
+        let aspect = aspect(values("namespace").next().unwrap_or(""));
+        let is_obsolete = values("is_obsolete").next() == Some("true");
+        let current = if is_obsolete { String::new() } else { id.to_owned() };
+        for alternative in values("alt_id") {
+            self.terms.entry(alternative.to_owned()).or_insert((current.clone(), aspect.to_owned()));
+        }
+        self.terms.insert(id.to_owned(), (current, aspect.to_owned()));
+        Ok(())
+    }
+}
+
+struct Stanza {
+    begin: u64,
+    text: String,
+    fault: Option<Fault>,
+}
+
+/// `F`, `P` or `C` of any spelling of an aspect; empty for another namespace.
+fn aspect(text: &str) -> &'static str {
+    match text {
+        "F" | "molecular_function" => "F",
+        "P" | "biological_process" => "P",
+        "C" | "cellular_component" => "C",
+        _ => "",
+    }
+}
+
+impl Context {
+    /// One annotation: the current id of the term, the aspect by the ontology (by the file where no ontology is given).
+    ///
+    /// # Errors
+    /// `malformed` (no GO id), `unknown_term`, `obsolete_term`.
+    pub(crate) fn annotation(&self, term: &str, aspect_of_file: &str, evidence: &str) -> Result<Go, Fault> {
+        let digits = term.strip_prefix("GO:").unwrap_or("");
+        if digits.len() != 7 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Fault::new(Reason::Malformed, format!("{term:?} is no GO id")));
+        }
+        let (current, aspect) = match &self.ontology {
+            None => (term, aspect(aspect_of_file)),
+            Some(ontology) => match ontology.terms.get(term) {
+                None => return Err(Fault::new(Reason::UnknownTerm, format!("{term} is not in the ontology"))),
+                Some((current, _)) if current.is_empty() => {
+                    return Err(Fault::new(Reason::ObsoleteTerm, format!("{term} is obsolete")));
+                }
+                Some((current, aspect)) => (current.as_str(), aspect.as_str()),
+            },
+        };
+        if aspect.is_empty() {
+            return Err(Fault::new(Reason::Malformed, format!("{term} has no aspect F, P or C")));
+        }
+        Ok(Go { term: current.into(), aspect: aspect.into(), evidence: evidence.trim().into() })
+    }
+
+    fn claim(&self, id: &str, qualifier: &str, go: (&str, &str, &str)) -> Result<Parsed, Fault> {
+        if id.is_empty() {
+            return Err(Fault::new(Reason::Malformed, "no id of a gene product"));
+        }
+        if qualifier.split('|').any(|q| q.eq_ignore_ascii_case("NOT")) {
+            return Err(Fault::new(Reason::Negated, format!("qualifier {qualifier:?}")));
+        }
+        let go = self.annotation(go.0, go.1, go.2)?;
+        Ok(Claim { accession: id.into(), go: Some(go), ..Claim::default() }.into())
+    }
+}
+
+/// Reads GAF 1.0 to 2.2: tab-separated, comments begin with `!`
+/// (<https://geneontology.org/docs/go-annotation-file-gaf-format-2.2/>).
+pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+    while let Some(line) = lines.next()? {
+        if line.fault.is_none() && line.text.starts_with('!') {
+            continue;
+        }
+        sink.line(line, |text| {
+            let fields: Vec<&str> = text.split('\t').map(str::trim).collect();
+            if !(15..=17).contains(&fields.len()) {
+                return Err(Fault::new(Reason::Malformed, format!("{} columns, GAF has 15 to 17", fields.len())));
+            }
+            context.claim(fields[1], fields[3], (fields[4], fields[8], fields[6]))
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads the TSV that QuickGO downloads, columns by name.
+pub(crate) fn read_quickgo(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+    const NEEDED: [&str; 5] = ["GENE PRODUCT ID", "QUALIFIER", "GO TERM", "GO ASPECT", "GO EVIDENCE CODE"];
+    let header = Header::read(&mut lines, '\t', &NEEDED, "QuickGO's TSV download was expected; use kind `gaf` for GAF")?;
+    sink.lines(lines, |text| {
+        let row = Row::new(&header, text.split('\t').map(|f| f.trim().to_owned()).collect())?;
+        let go = (row.get("GO TERM"), row.get("GO ASPECT"), row.get("GO EVIDENCE CODE"));
+        context.claim(row.get("GENE PRODUCT ID"), row.get("QUALIFIER"), go)
+    })
+}

@@ -1,0 +1,336 @@
+//! The formats: one file per origin, each a function from text to claims.
+//!
+//! A parser never sees files, threads or tables: it gets the text of one record and returns what the record says, or
+//! the fault that it has. [`Sink`] counts, places and batches the claims.
+
+pub(crate) mod cath;
+pub(crate) mod ddg;
+pub(crate) mod go;
+pub(crate) mod mol_instructions;
+pub(crate) mod plddt;
+pub(crate) mod ppi;
+pub(crate) mod ss;
+pub(crate) mod swissprot;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::FieldRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datasets::residue::{self, SequenceError};
+use tokio::sync::mpsc::Sender;
+
+use crate::Error;
+use crate::claim::{self, Claim, Residues};
+use crate::config::{Kind, Source};
+use crate::json::Elements;
+use crate::ledger::{Ledger, cut};
+use crate::reader::{Input, Line, Lines};
+use crate::reason::{Fault, Reason};
+use go::Ontology;
+
+/// Claims that are sent on together.
+const BATCH: usize = 1_024;
+
+/// What parsers need to know besides the text.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// The source.
+    pub(crate) source: Source,
+    /// Its place in the configuration.
+    pub(crate) index: usize,
+    /// Bounds of the sequence length.
+    pub(crate) lengths: (usize, usize),
+    /// The ontology, when a source gives one.
+    pub(crate) ontology: Option<Arc<Ontology>>,
+    /// The published split of chains, when the source has one.
+    pub(crate) chain_split: Option<Arc<cath::PublishedSplit>>,
+}
+
+/// What a record says.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    /// Its claims.
+    pub(crate) claims: Vec<Claim>,
+    /// Parts that say nothing, with their text.
+    pub(crate) dropped: Vec<(Fault, String)>,
+}
+
+impl From<Claim> for Parsed {
+    fn from(claim: Claim) -> Self {
+        Self { claims: vec![claim], dropped: vec![] }
+    }
+}
+
+/// The files of a source in reading order: companions first, so that they are `files(..).position()`.
+pub(crate) fn files(source: &Source) -> impl Iterator<Item = &str> {
+    source.companion.iter().chain(&source.files).map(String::as_str)
+}
+
+/// Reads one file of a source into the sink.
+///
+/// # Errors
+/// Faults of the whole file: damaged gzip, missing columns, another format.
+pub(crate) fn read(context: &Context, file: usize, input: Input, sink: &mut Sink) -> Result<(), Error> {
+    let is_companion = file < context.source.companion.len();
+    match context.source.kind {
+        Kind::SwissprotDat => swissprot::read(context, Lines::new(input), sink),
+        Kind::MolInstructions => mol_instructions::read(context, input, sink),
+        Kind::SsCsv => ss::read(context, Lines::new(input), sink),
+        // The split is read before the chains (`Context::chain_split`) and has no records of its own.
+        Kind::CathChains if is_companion => Ok(()),
+        Kind::CathChains => cath::read(context, input, sink),
+        // The ontology is read before everything else.
+        Kind::Obo => Ok(()),
+        Kind::Gaf => go::read_gaf(context, Lines::new(input), sink),
+        Kind::Quickgo => go::read_quickgo(context, Lines::new(input), sink),
+        Kind::PpiPairs if is_companion => ppi::read_dictionary(context, Lines::new(input), sink),
+        Kind::PpiPairs => ppi::read_pairs(Lines::new(input), sink),
+        Kind::DdgCsv => ddg::read_prostata(context, Lines::new(input), sink),
+        Kind::Fireprot => ddg::read_fireprot(context, Lines::new(input), sink),
+        Kind::AfdbPlddt => plddt::read(context, Lines::new(input), sink),
+    }
+}
+
+impl Context {
+    /// A normalised sequence within the bounds of length.
+    pub(crate) fn protein(&self, text: &str) -> Result<Residues, Fault> {
+        self.bounded(residue::normalise(text).map_err(sequence_fault)?)
+    }
+
+    /// Refuses sequences out of bounds.
+    pub(crate) fn bounded(&self, sequence: String) -> Result<Residues, Fault> {
+        let (least, most) = self.lengths;
+        match sequence.len() {
+            n if n < least => Err(Fault::new(Reason::TooShort, format!("{n} residues, at least {least}"))),
+            n if n > most => Err(Fault::new(Reason::TooLong, format!("{n} residues, at most {most}"))),
+            _ => Ok(Residues::new(sequence)),
+        }
+    }
+}
+
+/// Sequence with per-residue data: gaps are taken out together with their columns, and nothing else changes length.
+/// Returns the residues and the indices of the columns that stay.
+pub(crate) fn residue_columns(text: &str) -> Result<(String, Vec<usize>), Fault> {
+    let mut kept = Vec::new();
+    let mut residues = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if c == '-' || c == '.' {
+            continue;
+        }
+        // A `*` in such files is a non-standard residue, at the end too.
+        residues.push(if c == '*' { 'X' } else { c });
+        kept.push(at);
+    }
+    let sequence = residue::normalise(&residues).map_err(sequence_fault)?;
+    if sequence.len() != kept.len() {
+        return Err(Fault::new(Reason::BadSequence, "blanks inside the sequence"));
+    }
+    Ok((sequence, kept))
+}
+
+fn sequence_fault(error: SequenceError) -> Fault {
+    let reason = if error == SequenceError::Empty { Reason::EmptySequence } else { Reason::BadSequence };
+    Fault::new(reason, error.to_string())
+}
+
+/// The fields of a CSV line.
+pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(line.len().max(64)).from_reader(line.as_bytes());
+    let mut record = csv::StringRecord::new();
+    let fault = |e: csv::Error| Fault::new(Reason::Malformed, e.to_string());
+    reader.read_record(&mut record).map_err(fault)?;
+    Ok(record.iter().map(|field| field.trim().to_owned()).collect())
+}
+
+/// The header line of a table, and the places of its columns.
+pub(crate) struct Header {
+    names: Vec<String>,
+}
+
+impl Header {
+    /// Reads the first line and checks that it has the columns.
+    ///
+    /// # Errors
+    /// [`Error::Header`] naming what is missing and what is there.
+    pub(crate) fn read(lines: &mut Lines, separator: char, needed: &[&str], hint: &str) -> Result<Self, Error> {
+        let line = lines.next()?.map(|l| l.text).unwrap_or_default();
+        let names: Vec<String> = line.split(separator).map(|n| n.trim().trim_matches('"').to_owned()).collect();
+        let header = Self { names };
+        let missing: Vec<&str> = needed.iter().copied().filter(|n| header.find(n).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(header);
+        }
+        Err(Error::Header {
+            path: lines.path().into(),
+            line: lines.number().max(1),
+            missing: missing.join(", "),
+            got: cut(&line).chars().take(200).collect(),
+            hint: hint.into(),
+        })
+    }
+
+    /// Place of a column.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|n| n == name)
+    }
+
+    /// Number of columns.
+    pub(crate) fn len(&self) -> usize {
+        self.names.len()
+    }
+}
+
+/// The columns of one record, by name.
+pub(crate) struct Row<'a> {
+    header: &'a Header,
+    fields: Vec<String>,
+}
+
+impl<'a> Row<'a> {
+    /// Fields under a header.
+    ///
+    /// # Errors
+    /// `malformed` on another number of fields than the header has.
+    pub(crate) fn new(header: &'a Header, fields: Vec<String>) -> Result<Self, Fault> {
+        if fields.len() != header.len() {
+            return Err(Fault::new(Reason::Malformed, format!("{} fields, the header has {}", fields.len(), header.len())));
+        }
+        Ok(Self { header, fields })
+    }
+
+    /// A column, empty if the file does not have it.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.header.find(name).map_or("", |at| &self.fields[at])
+    }
+
+    /// A column as a number.
+    ///
+    /// # Errors
+    /// `missing_value` when empty or NaN, `malformed` when it is no number.
+    pub(crate) fn number(&self, name: &str) -> Result<f64, Fault> {
+        number(name, self.get(name))
+    }
+}
+
+/// A number as sources write it, U+2212 minus included.
+///
+/// # Errors
+/// `missing_value` when empty or NaN, `malformed` when it is no number.
+pub(crate) fn number(name: &str, text: &str) -> Result<f64, Fault> {
+    if text.is_empty() || matches!(text.to_ascii_lowercase().as_str(), "nan" | "na" | "none" | "null" | "-") {
+        return Err(Fault::new(Reason::MissingValue, format!("{name} is {text:?}")));
+    }
+    text.replace('\u{2212}', "-").parse().map_err(|_| Fault::new(Reason::Malformed, format!("{name} {text:?} is no number")))
+}
+
+/// Takes records of one file: counts them, places their claims and sends them on.
+pub(crate) struct Sink {
+    context: Arc<Context>,
+    file: usize,
+    fields: Vec<FieldRef>,
+    ledger: Arc<Ledger>,
+    sender: Sender<PlanResult<RecordBatch>>,
+    batch: Vec<Claim>,
+    rows_in: u64,
+}
+
+impl Sink {
+    /// A sink of one file.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        file: usize,
+        fields: Vec<FieldRef>,
+        ledger: Arc<Ledger>,
+        sender: Sender<PlanResult<RecordBatch>>,
+    ) -> Self {
+        Self { context, file, fields, ledger, sender, batch: Vec::with_capacity(BATCH), rows_in: 0 }
+    }
+
+    /// Takes one record that began at `line`.
+    pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
+        self.rows_in += 1;
+        let record = claim::record(self.context.index, self.file, line);
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(fault) => {
+                self.ledger.quarantine(record, fault, raw, false);
+                return Ok(());
+            }
+        };
+        for (fault, text) in parsed.dropped {
+            self.ledger.quarantine(record, fault, &text, true);
+        }
+        for (part, mut claim) in parsed.claims.into_iter().enumerate() {
+            let part = u16::try_from(part).expect("an entry has fewer than 65,536 statements: its text is bounded");
+            claim.place(&self.context.source, record, part);
+            claim.raw = (part == 0).then(|| cut(raw));
+            self.batch.push(claim);
+        }
+        if self.batch.len() >= BATCH { self.send() } else { Ok(()) }
+    }
+
+    /// Takes a line, parsed unless it is faulty already.
+    pub(crate) fn line(&mut self, line: Line, parse: impl FnOnce(&str) -> Result<Parsed, Fault>) -> Result<(), Error> {
+        let parsed = match line.fault {
+            Some(fault) => Err(fault),
+            None => parse(&line.text),
+        };
+        self.put(line.number, &line.text, parsed)
+    }
+
+    /// Takes every line that is left.
+    pub(crate) fn lines(&mut self, mut lines: Lines, mut parse: impl FnMut(&str) -> Result<Parsed, Fault>) -> Result<(), Error> {
+        while let Some(line) = lines.next()? {
+            self.line(line, &mut parse)?;
+        }
+        Ok(())
+    }
+
+    /// Takes every element of a JSON array.
+    pub(crate) fn elements(&mut self, input: Input, mut parse: impl FnMut(&str) -> Result<Parsed, Fault>) -> Result<(), Error> {
+        let mut elements = Elements::new(input);
+        while let Some(element) = elements.next()? {
+            self.line(element, &mut parse)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = serde_arrow::to_record_batch(&self.fields, &self.batch)?;
+        self.batch.clear();
+        let gone = |_| DataFusionError::Execution("the plan that reads this source has ended".into());
+        Ok(self.sender.blocking_send(Ok(batch)).map_err(gone)?)
+    }
+
+    /// Sends what is left and enters the count.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        self.ledger.read(self.context.index, self.file, self.rows_in);
+        self.send()
+    }
+}
+
+/// File stem without `.gz` and the like, for messages and for sources whose file name says what is in them.
+pub(crate) fn stem(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// A context without source, for tests of single parsers.
+#[cfg(test)]
+pub(crate) fn test_context(kind: Kind) -> Context {
+    let source = Source {
+        name: "test".into(),
+        kind,
+        files: vec!["file".into()],
+        companion: vec![],
+        role: crate::config::Role::Train,
+        reversed: false,
+        licence: "none".into(),
+    };
+    Context { source, index: 0, lengths: (3, 1000), ontology: None, chain_split: None }
+}

@@ -1,0 +1,63 @@
+//! Parts of the data, by cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datasets::table::{ProteinRow, Split};
+use sha2::{Digest, Sha256};
+
+use crate::cluster::{Words, components};
+use crate::config::Config;
+use crate::dedup::ProteinClaim;
+
+/// Clusters the proteins (sorted by id) and gives every one its part.
+///
+/// A cluster with a protein of a published test set: these are Test, its other members Excluded. Any other cluster
+/// goes whole to Train, Valid or Test by a hash of its id, so a cluster keeps its part when others come or go.
+pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<ProteinRow> {
+    let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
+    let pairs = Words::new(&sequences, config.kmer).pairs(|_| true, |_| true, config.containment);
+    let component = components(proteins.len(), &pairs);
+
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (i, &root) in component.iter().enumerate() {
+        members.entry(root).or_default().push(i);
+    }
+    // The longest member stands for a cluster, of equals the one with the smallest id (they are in that order).
+    let longest = |of: &Vec<usize>| of.iter().copied().max_by_key(|&i| (sequences[i].len(), std::cmp::Reverse(i)));
+    let representative: BTreeMap<usize, usize> =
+        members.iter().filter_map(|(&root, of)| Some((root, longest(of)?))).collect();
+    let published: BTreeSet<usize> = (0..proteins.len()).filter(|&i| proteins[i].test).map(|i| component[i]).collect();
+
+    let ids: Vec<String> = proteins.iter().map(|p| p.protein_id.clone()).collect();
+    let rows = proteins.into_iter().enumerate().map(|(i, protein)| {
+        let root = component[i];
+        let cluster = ids[representative[&root]].clone();
+        let split = match (protein.test, published.contains(&root)) {
+            (true, _) => Split::Test,
+            (false, true) => Split::Excluded,
+            (false, false) => free(config, &cluster),
+        };
+        let ProteinClaim { protein_id, sequence, accessions, sources, .. } = protein;
+        ProteinRow { protein_id, sequence, accessions, sources, cluster, split }
+    });
+    rows.collect()
+}
+
+/// Part of a cluster without published test proteins.
+fn free(config: &Config, cluster: &str) -> Split {
+    let hash = Sha256::digest(cluster.as_bytes());
+    let point = hash[..8].iter().fold(0_u64, |n, &b| n << 8 | u64::from(b)) as f64 / 2_f64.powi(64);
+    match point {
+        p if p < config.test_fraction => Split::Test,
+        p if p < config.test_fraction + config.valid_fraction => Split::Valid,
+        _ => Split::Train,
+    }
+}
+
+/// Part of a pair: that of its partners if they agree.
+pub(crate) fn of_pair(a: Option<Split>, b: Option<Split>) -> Split {
+    match (a, b) {
+        (Some(a), Some(b)) if a == b => a,
+        _ => Split::Excluded,
+    }
+}

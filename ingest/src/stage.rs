@@ -1,0 +1,161 @@
+//! Raw files → claims in Parquet, through DataFusion: every file is a partition of a streaming table.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
+use datafusion::error::DataFusionError;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use fs_err as fs;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_arrow::schema::{SchemaLike, TracingOptions};
+
+use crate::claim::Claim;
+use crate::config::{Config, Kind};
+use crate::ledger::Ledger;
+use crate::reader::Input;
+use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
+use crate::Error;
+
+/// The engine: as many partitions as rayon has threads, spilling above the configured memory.
+pub(crate) fn session(config: &Config) -> Result<SessionContext, Error> {
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(config.memory_mib << 20, 1.0).build_arc()?;
+    let mut session = SessionConfig::new().with_target_partitions(rayon::current_num_threads());
+    // serde_arrow reads plain strings; views would only be cast back.
+    session.options_mut().execution.parquet.schema_force_view_types = false;
+    session.options_mut().execution.parquet.compression = Some("zstd(1)".into());
+    Ok(SessionContext::new_with_config_rt(session, runtime))
+}
+
+/// Columns of a staged claim.
+fn fields() -> Result<Vec<FieldRef>, Error> {
+    Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
+}
+
+/// One source file as a partition: parsed on a thread of its own, a few batches ahead of the plan.
+struct SourceFile {
+    context: Arc<Context>,
+    file: usize,
+    path: PathBuf,
+    fields: Vec<FieldRef>,
+    schema: SchemaRef,
+    ledger: Arc<Ledger>,
+    bars: MultiProgress,
+}
+
+impl fmt::Debug for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SourceFile({})", self.path.display())
+    }
+}
+
+impl PartitionStream for SourceFile {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), 2);
+        let mut sink = Sink::new(self.context.clone(), self.file, self.fields.clone(), self.ledger.clone(), stream.tx());
+        let (context, file, path) = (self.context.clone(), self.file, self.path.clone());
+        let (ledger, bars) = (self.ledger.clone(), self.bars.clone());
+        stream.spawn_blocking(move || {
+            let mut parse = || {
+                let bar = bars.add(bar(&path));
+                let input = Input::open(&path, bar.clone())?;
+                let result = source::read(&context, file, input, &mut sink);
+                bar.finish_and_clear();
+                result
+            };
+            let result = parse().and_then(|()| sink.finish());
+            // The plan sees a plain error; the typed one waits in the ledger.
+            result.map_err(|error| {
+                let text = error.to_string();
+                ledger.fail(error);
+                DataFusionError::Execution(text)
+            })
+        });
+        stream.build()
+    }
+}
+
+fn bar(path: &Path) -> ProgressBar {
+    let length = fs::metadata(path).map_or(0, |m| m.len());
+    let style = ProgressStyle::with_template("{msg:32!} {wide_bar} {bytes}/{total_bytes} {elapsed}");
+    let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(source::stem(path))
+}
+
+/// Parses every source into claims under `staging`. The second value is the text of the ontology, if a source gives one.
+///
+/// # Errors
+/// The first fault of a whole file.
+pub(crate) async fn stage(
+    session: &SessionContext,
+    config: &Config,
+    data: &Path,
+    staging: &Path,
+    ledger: &Arc<Ledger>,
+) -> Result<(DataFrame, Option<String>), Error> {
+    let (ontology, text) = match config.source.iter().position(|s| s.kind == Kind::Obo) {
+        None => (None, None),
+        Some(at) => {
+            let (ontology, text) = Ontology::read(&data.join(&config.source[at].files[0]), at, ledger)?;
+            (Some(Arc::new(ontology)), Some(text))
+        }
+    };
+    let fields = fields()?;
+    let schema: SchemaRef = Arc::new(Schema::new(fields.clone()));
+    let bars = MultiProgress::new();
+    for (index, source) in config.source.iter().enumerate() {
+        let started = std::time::Instant::now();
+        let chain_split = match (source.kind, source.companion.first()) {
+            (Kind::CathChains, Some(split)) => Some(Arc::new(PublishedSplit::read(&data.join(split))?)),
+            _ => None,
+        };
+        let lengths = (config.min_length, config.max_length);
+        let context = Context { source: source.clone(), index, lengths, ontology: ontology.clone(), chain_split };
+        let context = Arc::new(context);
+        let partition = |(file, name): (usize, &str)| -> Arc<dyn PartitionStream> {
+            Arc::new(SourceFile {
+                context: context.clone(),
+                file,
+                path: data.join(name),
+                fields: fields.clone(),
+                schema: schema.clone(),
+                ledger: ledger.clone(),
+                bars: bars.clone(),
+            })
+        };
+        let files: Vec<_> = source::files(source).enumerate().map(partition).collect();
+        let table = StreamingTable::try_new(schema.clone(), files)?;
+        let options = DataFrameWriteOptions::new().with_single_file_output(false);
+        let written = session.read_table(Arc::new(table))?.write_parquet(&url(staging), options, None).await;
+        if let Some(error) = ledger.failure() {
+            return Err(error);
+        }
+        written?;
+        tracing::info!(source = %source.name, seconds = started.elapsed().as_secs_f32(), "parsed");
+    }
+    Ok((staged(session, staging, schema).await?, text))
+}
+
+fn url(folder: &Path) -> String {
+    format!("{}/", folder.display())
+}
+
+async fn staged(session: &SessionContext, staging: &Path, schema: SchemaRef) -> Result<DataFrame, Error> {
+    let has_files = fs::read_dir(staging)?.next().is_some();
+    if !has_files {
+        return Ok(session.read_batch(RecordBatch::new_empty(schema))?);
+    }
+    Ok(session.read_parquet(url(staging), ParquetReadOptions::default().schema(&schema)).await?)
+}
