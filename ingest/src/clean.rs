@@ -17,13 +17,17 @@ static CITATION: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+")
 });
 static BLANKS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+"));
-static OPENERS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
+static OPENERS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
     [
         // "An analysis of the protein sequence reveals that ...: ": a sentence about the question, up to the colon.
         pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+"),
         // "Based on the given amino acid sequence, ": a phrase without content, up to the comma.
         pattern(
-            r"^(?:Based on|Judging by|According to|By (?:examining|analy[sz]ing)|Upon (?:analy[sz]ing|examining|reviewing|analysis of|review of|examination of)|After (?:analy[sz]ing|examining|reviewing)|From)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
+            r"^(?:Based on|Judging by|According to|From|(?:By|Upon|After)(?: an?| the)? \w+)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
+        ),
+        // "An analysis of the sequence suggests that ".
+        pattern(
+            r"^(?:An? |The )?(?:[Aa]nalysis|[Ee]valuation|[Ee]xamination|[Rr]eview|[Aa]ssessment) of [^:.,]{0,80}\bsequence (?:suggests|reveals|indicates|shows|demonstrates) that\s+",
         ),
     ]
 });
@@ -99,6 +103,8 @@ mod tests {
             ("An analysis of the protein sequence reveals that the enzyme's catalytic function corresponds to the chemical reaction: citrate = D-threo-isocitrate", "citrate = D-threo-isocitrate"),
             ("Based on the given amino acid sequence, the protein appears to bind ATP.", "The protein appears to bind ATP."),
             ("Judging by the sequence, it cuts sugar.", "It cuts sugar."),
+            ("Upon evaluating your submitted sequence, our algorithms suggest that it cuts sugar.", "Our algorithms suggest that it cuts sugar."),
+            ("An analysis of the sequence suggests that the protein cuts sugar.", "The protein cuts sugar."),
             ("Catalyzes the reaction: A + B = C.", "Catalyzes the reaction: A + B = C."),
             ("Binds zinc.", "Binds zinc."),
         ];

@@ -15,7 +15,7 @@ const MOST_COMMON_FRACTION: usize = 50;
 
 /// The informative words of a set of proteins.
 #[derive(Debug)]
-pub struct Words {
+pub(crate) struct Words {
     /// Per protein, sorted, each once.
     of: Vec<Vec<u32>>,
     n_words: usize,
@@ -23,7 +23,7 @@ pub struct Words {
 
 impl Words {
     /// Words of `k` standard residues (4 to 6) of every sequence.
-    pub fn new<S: AsRef<str> + Sync>(sequences: &[S], k: usize) -> Self {
+    pub(crate) fn new<S: AsRef<str> + Sync>(sequences: &[S], k: usize) -> Self {
         let n_words = 20_usize.pow(k as u32);
         let mut of: Vec<Vec<u32>> = sequences.par_iter().map(|s| words(s.as_ref().as_bytes(), k)).collect();
         let mut count = vec![0_u32; n_words];
@@ -37,7 +37,7 @@ impl Words {
 
     /// Pairs `(i, j)`, one of `left` and the other of `right`, whose containment reaches the threshold; sorted.
     /// `left` and `right` say of every protein whether it belongs to them.
-    pub fn pairs(&self, left: impl Fn(usize) -> bool + Sync, right: impl Fn(usize) -> bool + Sync, containment: f64) -> Vec<(usize, usize)> {
+    pub(crate) fn pairs(&self, left: impl Fn(usize) -> bool + Sync, right: impl Fn(usize) -> bool + Sync, containment: f64) -> Vec<(usize, usize)> {
         let n = self.of.len();
         // The inverted index, word → proteins of `right`, as one array with offsets.
         let mut begin = vec![0_u32; self.n_words + 1];
@@ -104,7 +104,7 @@ fn words(sequence: &[u8], k: usize) -> Vec<u32> {
 }
 
 /// Connected components of `n` proteins under pairs: per protein the smallest index of its component.
-pub fn components(n: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
+pub(crate) fn components(n: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..n).collect();
     fn root(parent: &mut [usize], mut i: usize) -> usize {
         while parent[i] != i {

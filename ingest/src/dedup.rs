@@ -104,7 +104,8 @@ pub(crate) async fn relate(session: &SessionContext, claims: DataFrame, ledger: 
 async fn id_conflicts(claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u64>, Error> {
     let named = claims
         .clone()
-        .filter(col("protein_id").is_not_null().and(col("accession").not_eq(lit(""))))?
+        // Only the first claim of a record names it: a secondary accession may belong to several entries.
+        .filter(col("sequence").is_not_null().and(col("accession").not_eq(lit(""))))?
         .select(["source", "accession", "protein_id", "order", "record"].map(col).to_vec())?;
     let first = named
         .clone()

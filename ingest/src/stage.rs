@@ -121,6 +121,10 @@ pub(crate) async fn stage(
             (Kind::CathChains, Some(split)) => Some(Arc::new(PublishedSplit::read(&data.join(split))?)),
             _ => None,
         };
+        if let Some(split) = &chain_split {
+            ledger.read(index, 0, split.n_names);
+            ledger.keep(index, 0, split.n_names);
+        }
         let lengths = (config.min_length, config.max_length);
         let context = Context { source: source.clone(), index, lengths, ontology: ontology.clone(), chain_split };
         let context = Arc::new(context);

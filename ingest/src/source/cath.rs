@@ -16,6 +16,8 @@ use crate::source::{Context, Parsed, Sink, residue_columns};
 /// `chain_set_splits.json`.
 #[derive(Debug, Default)]
 pub(crate) struct PublishedSplit {
+    /// Names in the file: its records.
+    pub(crate) n_names: u64,
     part: BTreeMap<String, &'static str>,
     cath: BTreeMap<String, Vec<String>>,
 }
@@ -41,10 +43,11 @@ impl PublishedSplit {
             detail: e.to_string(),
             hint: "chain_set_splits.json holds train, validation, test and cath_nodes".into(),
         })?;
+        let n_names = (file.train.len() + file.validation.len() + file.test.len()) as u64;
         // A name in two parts goes to the one that is trained on least.
         let parts = [("train", file.train), ("validation", file.validation), ("test", file.test)];
         let part = parts.into_iter().flat_map(|(part, names)| names.into_iter().map(move |name| (name, part))).collect();
-        Ok(Self { part, cath: file.cath_nodes })
+        Ok(Self { part, cath: file.cath_nodes, n_names })
     }
 }
 
@@ -146,6 +149,7 @@ mod tests {
     fn chain(seq: &str, coords: &str) -> Result<(Claim, Chain), Fault> {
         let mut context = test_context(Kind::CathChains);
         let split = PublishedSplit {
+            n_names: 1,
             part: [("1abc.A".to_owned(), "test")].into(),
             cath: [("1abc.A".to_owned(), vec!["3.40.50".to_owned(), "1.10.8".to_owned()])].into(),
         };

@@ -43,6 +43,13 @@ fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
     if let Some((at, _)) = other {
         return Err(Fault::new(Reason::MutationMismatch, format!("the sequences differ at position {} too", at + 1)));
     }
+    // `A13V` in the numbering of the structure: its letters are those of the columns as they stand in the file.
+    let named = row.get("mut_info");
+    let (first, last) = if is_reverse { (to, from) } else { (from, to) };
+    if !named.is_empty() && !(named.starts_with(first) && named.ends_with(last)) {
+        let detail = format!("mut_info is {named:?}, the sequences have {first} and {last} at position {}", position + 1);
+        return Err(Fault::new(Reason::MutationMismatch, detail));
+    }
     let change = Change { wild, position, from, to, ddg_kcal };
     change.claim(context, row.get("pdb_id"))
 }
@@ -143,6 +150,7 @@ mod tests {
         let reason = |line: &str| change(prostata, header, line).unwrap_err();
         assert_eq!(reason("MKTAY,MKGAV,-2.4,1ABC,False,T9G,2"), Reason::MutationMismatch);
         assert_eq!(reason("MKTAY,MKGA,-2.4,1ABC,False,T9G,2"), Reason::MutationMismatch);
+        assert_eq!(reason("MKTAY,MKGAY,-2.4,1ABC,False,S9G,2"), Reason::MutationMismatch);
         assert_eq!(reason("MKTAY,MKGAY,-2.4,1ABC,False,T9G,7"), Reason::MutationMismatch);
         assert_eq!(reason("MKTAY,MKGAY,-2.4,1ABC,False,T9G,3"), Reason::MutationMismatch);
         assert_eq!(reason("MKTAY,MKTAY,-2.4,1ABC,False,T9T,2"), Reason::BadMutation);

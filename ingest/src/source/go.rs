@@ -1,6 +1,6 @@
 //! The Gene Ontology: terms (OBO) and annotations (GAF, QuickGO).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use indicatif::ProgressBar;
@@ -15,8 +15,11 @@ use crate::source::{Context, Header, Parsed, Row, Sink};
 /// What annotations are checked against.
 #[derive(Debug, Default)]
 pub(crate) struct Ontology {
-    /// Current id and aspect of every id, alternative ones too; the current id is empty for an obsolete term.
+    /// Id that is used instead (its own for a current term, empty for an obsolete one without replacement) and aspect,
+    /// of every id, alternative ones too.
     terms: BTreeMap<String, (String, String)>,
+    /// Ids of the stanzas read.
+    defined: BTreeSet<String>,
 }
 
 impl Ontology {
@@ -71,6 +74,21 @@ impl Ontology {
         Ok((ontology, whole))
     }
 
+    /// Current id and aspect of a term.
+    fn current<'a>(&'a self, term: &'a str) -> Result<(&'a str, &'a str), Fault> {
+        let mut at = term;
+        // A replacement may have been replaced in turn; a chain longer than this goes round in a circle.
+        for _ in 0..16 {
+            match self.terms.get(at) {
+                None => return Err(Fault::new(Reason::UnknownTerm, format!("{at} is not in the ontology"))),
+                Some((current, _)) if current.is_empty() => break,
+                Some((current, aspect)) if current == at => return Ok((at, aspect)),
+                Some((current, _)) => at = current,
+            }
+        }
+        Err(Fault::new(Reason::ObsoleteTerm, format!("{term} is obsolete and has no replacement")))
+    }
+
     fn add(&mut self, stanza: Stanza) -> Result<(), Fault> {
         if let Some(fault) = stanza.fault {
             return Err(fault);
@@ -81,12 +99,19 @@ impl Ontology {
         };
         let id = values("id").next().filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| Fault::new(Reason::Malformed, "the term has no id"))?;
-        if self.terms.get(id).is_some_and(|(current, _)| current == id || current.is_empty()) {
+        if !self.defined.insert(id.to_owned()) {
             return Err(Fault::new(Reason::IdConflict, format!("{id} is defined twice")));
         }
         let aspect = aspect(values("namespace").next().unwrap_or(""));
         let is_obsolete = values("is_obsolete").next() == Some("true");
-        let current = if is_obsolete { String::new() } else { id.to_owned() };
+        // An obsolete term with one replacement lives on under its name.
+        let replacements: Vec<&str> = values("replaced_by").collect();
+        let current = match (&replacements[..], is_obsolete) {
+            (_, false) => id,
+            ([replacement], true) => replacement,
+            (_, true) => "",
+        };
+        let current = current.to_owned();
         for alternative in values("alt_id") {
             self.terms.entry(alternative.to_owned()).or_insert((current.clone(), aspect.to_owned()));
         }
@@ -123,13 +148,7 @@ impl Context {
         }
         let (current, aspect) = match &self.ontology {
             None => (term, aspect(aspect_of_file)),
-            Some(ontology) => match ontology.terms.get(term) {
-                None => return Err(Fault::new(Reason::UnknownTerm, format!("{term} is not in the ontology"))),
-                Some((current, _)) if current.is_empty() => {
-                    return Err(Fault::new(Reason::ObsoleteTerm, format!("{term} is obsolete")));
-                }
-                Some((current, aspect)) => (current.as_str(), aspect.as_str()),
-            },
+            Some(ontology) => ontology.current(term)?,
         };
         if aspect.is_empty() {
             return Err(Fault::new(Reason::Malformed, format!("{term} has no aspect F, P or C")));
@@ -176,4 +195,43 @@ pub(crate) fn read_quickgo(context: &Context, mut lines: Lines, sink: &mut Sink)
         let go = (row.get("GO TERM"), row.get("GO ASPECT"), row.get("GO EVIDENCE CODE"));
         context.claim(row.get("GENE PRODUCT ID"), row.get("QUALIFIER"), go)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Kind;
+    use crate::source::test_context;
+
+    #[test]
+    fn ids_lead_to_the_current_term() {
+        let mut context = test_context(Kind::Gaf);
+        let mut ontology = Ontology::default();
+        let terms = [
+            "id: GO:0000001\nnamespace: molecular_function\nalt_id: GO:0000009",
+            "id: GO:0000002\nnamespace: molecular_function\nis_obsolete: true",
+            "id: GO:0000003\nnamespace: biological_process\nis_obsolete: true\nreplaced_by: GO:0000001 ! one",
+        ];
+        for text in terms {
+            ontology.add(Stanza { begin: 1, text: text.into(), fault: None }).unwrap();
+        }
+        let again = Stanza { begin: 1, text: terms[0].into(), fault: None };
+        assert_eq!(ontology.add(again).unwrap_err().reason, Reason::IdConflict);
+        let nameless = Stanza { begin: 1, text: "name: x".into(), fault: None };
+        assert_eq!(ontology.add(nameless).unwrap_err().reason, Reason::Malformed);
+        context.ontology = Some(ontology.into());
+        let annotate = |context: &Context, term: &str| {
+            context.annotation(term, "P", "IDA").map(|go| (go.term, go.aspect)).map_err(|f| f.reason)
+        };
+        let read = |term: &str| annotate(&context, term);
+        let first = Ok(("GO:0000001".to_owned(), "F".to_owned()));
+        assert_eq!(read("GO:0000001"), first);
+        assert_eq!(read("GO:0000009"), first);
+        assert_eq!(read("GO:0000003"), first);
+        assert_eq!(read("GO:0000002"), Err(Reason::ObsoleteTerm));
+        assert_eq!(read("GO:0000004"), Err(Reason::UnknownTerm));
+        assert_eq!(read("GO:4"), Err(Reason::Malformed));
+        context.ontology = None;
+        assert_eq!(annotate(&context, "GO:0000004"), Ok(("GO:0000004".to_owned(), "P".to_owned())));
+    }
 }
