@@ -64,7 +64,9 @@ impl Audit {
         if n == 0 {
             return Ok(());
         }
-        let all = kinds.iter().flat_map(|(kind, pairs)| pairs.iter().map(move |(a, b)| format!("{a} and {b} ({kind})")));
+        let all = kinds
+            .iter()
+            .flat_map(|(kind, pairs)| pairs.iter().map(move |(a, b)| format!("{a} and {b} ({kind})")));
         Err(Error::Leak { n, examples: all.take(10).collect() })
     }
 }

@@ -14,7 +14,9 @@ fn pattern(text: &str) -> Regex {
 static EVIDENCE_BLOCK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s*\{ECO:[^}]*\}"));
 static EVIDENCE_CODE: LazyLock<Regex> = LazyLock::new(|| pattern(r"ECO:\d{7}"));
 static CITATION: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+")
+    pattern(
+        r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+",
+    )
 });
 static BLANKS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+"));
 static OPENERS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
@@ -63,7 +65,9 @@ pub(crate) fn without_opener(text: &str) -> String {
                 return rest.to_owned();
             }
             let mut letters = rest.chars();
-            return letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect());
+            return letters
+                .next()
+                .map_or(String::new(), |first| first.to_uppercase().chain(letters).collect());
         }
     }
     text.to_owned()
@@ -94,16 +98,28 @@ mod tests {
         assert_eq!(without_codes(raw), "Binds ATP and zinc. Slow.");
         assert_eq!(evidence(raw), ["ECO:0000250", "ECO:0000269"]);
         assert_eq!(without_codes("Cytoplasm {ECO:0000250|UniProtKB:P11558}."), "Cytoplasm.");
-        assert_eq!(without_codes("Secreted {ECO:1}; Golgi (By similarity)"), "Secreted; Golgi (By similarity)");
+        assert_eq!(
+            without_codes("Secreted {ECO:1}; Golgi (By similarity)"),
+            "Secreted; Golgi (By similarity)"
+        );
     }
 
     #[test]
     fn openers_go_and_statements_stay() {
         let cases = [
-            ("An analysis of the protein sequence reveals that the enzyme's catalytic function corresponds to the chemical reaction: citrate = D-threo-isocitrate", "citrate = D-threo-isocitrate"),
-            ("Based on the given amino acid sequence, the protein appears to bind ATP.", "The protein appears to bind ATP."),
+            (
+                "An analysis of the protein sequence reveals that the enzyme's catalytic function corresponds to the chemical reaction: citrate = D-threo-isocitrate",
+                "citrate = D-threo-isocitrate",
+            ),
+            (
+                "Based on the given amino acid sequence, the protein appears to bind ATP.",
+                "The protein appears to bind ATP.",
+            ),
             ("Judging by the sequence, it cuts sugar.", "It cuts sugar."),
-            ("Upon evaluating your submitted sequence, our algorithms suggest that it cuts sugar.", "Our algorithms suggest that it cuts sugar."),
+            (
+                "Upon evaluating your submitted sequence, our algorithms suggest that it cuts sugar.",
+                "Our algorithms suggest that it cuts sugar.",
+            ),
             ("An analysis of the sequence suggests that the protein cuts sugar.", "The protein cuts sugar."),
             ("Catalyzes the reaction: A + B = C.", "Catalyzes the reaction: A + B = C."),
             ("Binds zinc.", "Binds zinc."),

@@ -37,7 +37,12 @@ impl Words {
 
     /// Pairs `(i, j)`, one of `left` and the other of `right`, whose containment reaches the threshold; sorted.
     /// `left` and `right` say of every protein whether it belongs to them.
-    pub(crate) fn pairs(&self, left: impl Fn(usize) -> bool + Sync, right: impl Fn(usize) -> bool + Sync, containment: f64) -> Vec<(usize, usize)> {
+    pub(crate) fn pairs(
+        &self,
+        left: impl Fn(usize) -> bool + Sync,
+        right: impl Fn(usize) -> bool + Sync,
+        containment: f64,
+    ) -> Vec<(usize, usize)> {
         let n = self.of.len();
         // The inverted index, word → proteins of `right`, as one array with offsets.
         let mut begin = vec![0_u32; self.n_words + 1];
@@ -136,7 +141,8 @@ mod tests {
 
     fn mutated(rng: &mut impl Rng, sequence: &[u8], identity: f64) -> String {
         let keep = (identity * f64::from(u32::MAX)) as u32;
-        let letters = sequence.iter().map(|&l| if rng.next_u32() < keep { l } else { random(rng, 1)[0] }).collect();
+        let letters =
+            sequence.iter().map(|&l| if rng.next_u32() < keep { l } else { random(rng, 1)[0] }).collect();
         String::from_utf8(letters).unwrap()
     }
 
@@ -144,7 +150,8 @@ mod tests {
     fn pairs_are_those_of_brute_force() {
         let mut rng = rng(7, "test", 0);
         let base = random(&mut rng, 83);
-        let sequences: Vec<String> = (0..17).map(|i| mutated(&mut rng, &base, 0.5 + 0.03 * f64::from(i))).collect();
+        let sequences: Vec<String> =
+            (0..17).map(|i| mutated(&mut rng, &base, 0.5 + 0.03 * f64::from(i))).collect();
         let found = Words::new(&sequences, 4).pairs(|_| true, |_| true, 0.3);
         let set = |s: &String| -> BTreeSet<Vec<u8>> {
             let is_plain = |w: &&[u8]| w.iter().collect::<BTreeSet<_>>().len() >= 3;

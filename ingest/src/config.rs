@@ -143,26 +143,48 @@ impl Config {
             }
         };
         must(self.min_length >= 1, "min_length must be at least 1".into());
-        must(self.max_length >= self.min_length, format!("max_length {} is below min_length {}", self.max_length, self.min_length));
+        must(
+            self.max_length >= self.min_length,
+            format!("max_length {} is below min_length {}", self.max_length, self.min_length),
+        );
         must((4..=6).contains(&self.kmer), format!("kmer {} is not in 4..=6", self.kmer));
-        must(self.containment > 0.0 && self.containment <= 1.0, format!("containment {} is not in (0, 1]", self.containment));
-        for (name, value) in [("valid_fraction", self.valid_fraction), ("test_fraction", self.test_fraction)] {
+        must(
+            self.containment > 0.0 && self.containment <= 1.0,
+            format!("containment {} is not in (0, 1]", self.containment),
+        );
+        for (name, value) in [("valid_fraction", self.valid_fraction), ("test_fraction", self.test_fraction)]
+        {
             must((0.0..1.0).contains(&value), format!("{name} {value} is not in [0, 1)"));
         }
-        must(self.valid_fraction + self.test_fraction < 1.0, "valid_fraction + test_fraction leave nothing to train on".into());
+        must(
+            self.valid_fraction + self.test_fraction < 1.0,
+            "valid_fraction + test_fraction leave nothing to train on".into(),
+        );
         must(self.memory_mib >= 64, format!("memory_mib {} is below 64", self.memory_mib));
         must(!self.source.is_empty(), "there is no [[ingest.source]]".into());
         must(self.source.len() <= 127, format!("{} sources; at most 127", self.source.len()));
-        must(self.source.iter().filter(|s| s.kind == Kind::Obo).count() <= 1, "more than one source of kind obo".into());
+        must(
+            self.source.iter().filter(|s| s.kind == Kind::Obo).count() <= 1,
+            "more than one source of kind obo".into(),
+        );
         let mut names = BTreeSet::new();
         for source in &self.source {
             let name = &source.name;
             must(!name.is_empty(), "a source has an empty name".into());
             must(names.insert(name), format!("two sources are named {name:?}"));
             must(!source.files.is_empty(), format!("source {name:?} has no files"));
-            must(source.files.len() + source.companion.len() <= 255, format!("source {name:?} has more than 255 files"));
-            must(source.kind == Kind::SsCsv || !source.reversed, format!("source {name:?}: only ss_csv can be reversed"));
-            must(source.kind != Kind::Obo || source.files.len() == 1, format!("source {name:?}: kind obo takes one file"));
+            must(
+                source.files.len() + source.companion.len() <= 255,
+                format!("source {name:?} has more than 255 files"),
+            );
+            must(
+                source.kind == Kind::SsCsv || !source.reversed,
+                format!("source {name:?}: only ss_csv can be reversed"),
+            );
+            must(
+                source.kind != Kind::Obo || source.files.len() == 1,
+                format!("source {name:?}: kind obo takes one file"),
+            );
             let (least, most) = source.kind.companions();
             let n = source.companion.len();
             must(n >= least, format!("source {name:?}: kind ppi_pairs needs a dictionary as companion"));

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::dataframe::DataFrame;
-use datafusion::functions::core::expr_fn::{coalesce, get_field};
+use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_aggregate::expr_fn::{array_agg, bool_or, max, min};
 use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
 use datafusion::prelude::SessionContext;
@@ -76,9 +76,19 @@ struct Plans<'a> {
 ///
 /// # Errors
 /// What DataFusion says.
-pub(crate) async fn relate(session: &SessionContext, claims: DataFrame, ledger: &Ledger) -> Result<Relations, Error> {
+pub(crate) async fn relate(
+    session: &SessionContext,
+    claims: DataFrame,
+    ledger: &Ledger,
+) -> Result<Relations, Error> {
     let conflicts = id_conflicts(&claims, ledger).await?;
-    let sound = claims.join(orders(session, "conflict", &conflicts)?, JoinType::LeftAnti, &["record"], &["conflict"], None)?;
+    let sound = claims.join(
+        orders(session, "conflict", &conflicts)?,
+        JoinType::LeftAnti,
+        &["record"],
+        &["conflict"],
+        None,
+    )?;
     let mut plans = Plans { session, ledger, sound, kept: BTreeSet::new(), refused: BTreeSet::new() };
 
     let (go, go_tests) = plans.annotations().await?;
@@ -91,7 +101,8 @@ pub(crate) async fn relate(session: &SessionContext, claims: DataFrame, ledger: 
     for protein in &mut proteins {
         protein.test |= go_tests.contains(&protein.protein_id);
     }
-    let facts = plans.table("fact", &["fact_id", "task", "question", "raw_text", "text", "evidence"], "task").await?;
+    let facts =
+        plans.table("fact", &["fact_id", "task", "question", "raw_text", "text", "evidence"], "task").await?;
     let chains = plans.table("chain", &["backbone_ang", "cath", "published_split"], "chain_id").await?;
     let ss = plans.table("ss", &["q8", "q3", "mask"], "id").await?;
     let ddg = plans.mutations().await?;
@@ -112,19 +123,30 @@ async fn id_conflicts(claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u6
         .aggregate(vec![col("source"), col("accession")], vec![min(col("order")).alias("first_order")])?
         .select(vec![col("first_order")])?
         .join(named.clone(), JoinType::Inner, &["first_order"], &["order"], None)?
-        .select(vec![col("source").alias("s"), col("accession").alias("a"), col("protein_id").alias("first_protein")])?;
+        .select(vec![
+            col("source").alias("s"),
+            col("accession").alias("a"),
+            col("protein_id").alias("first_protein"),
+        ])?;
     let others = named
         .join(first, JoinType::Inner, &["source", "accession"], &["s", "a"], None)?
         .filter(col("protein_id").not_eq(col("first_protein")))?
         .aggregate(vec![col("record").alias("bad")], vec![min(col("accession")).alias("detail")])?;
     let raw = claims.clone().filter(col("raw").is_not_null())?.select(vec![col("record"), col("raw")])?;
-    let refused = others
-        .join(raw, JoinType::Left, &["bad"], &["record"], None)?
-        .select(vec![col("bad").alias("record"), col("detail"), col("raw")])?;
+    let refused = others.join(raw, JoinType::Left, &["bad"], &["record"], None)?.select(vec![
+        col("bad").alias("record"),
+        col("detail"),
+        col("raw"),
+    ])?;
     let mut records = BTreeSet::new();
     for row in collect::<Refused>(refused).await? {
         let detail = format!("{:?} was given another sequence before", row.detail);
-        ledger.quarantine(row.record, Fault::new(Reason::IdConflict, detail), row.raw.as_deref().unwrap_or(""), false);
+        ledger.quarantine(
+            row.record,
+            Fault::new(Reason::IdConflict, detail),
+            row.raw.as_deref().unwrap_or(""),
+            false,
+        );
         records.insert(row.record);
     }
     Ok(records)
@@ -138,24 +160,34 @@ impl Plans<'_> {
         // Bit 63 puts every other source after the flat files; configurations have at most 127 sources.
         let rank = when(reference, col("order")).otherwise(col("order") + lit(1_u64 << 63))?;
         let members = self.sound.clone().filter(col("member").is_not_null())?;
-        let members = members.select(vec![col("accession").alias("known_as"), col("protein_id").alias("found"), rank.alias("rank")])?;
+        let members = members.select(vec![
+            col("accession").alias("known_as"),
+            col("protein_id").alias("found"),
+            rank.alias("rank"),
+        ])?;
         let best = members.clone().aggregate(vec![col("known_as")], vec![min(col("rank")).alias("best")])?;
         let lookup = best
             .select(vec![col("best")])?
             .join(members, JoinType::Inner, &["best"], &["rank"], None)?
             .select(vec![col("known_as"), col("found")])?;
-        let go = self
-            .sound
-            .clone()
-            .filter(col("go").is_not_null())?
-            .join(lookup, JoinType::Left, &["accession"], &["known_as"], None)?
-            .with_column("protein_id", coalesce(vec![col("protein_id"), col("found")]))?;
-        let lost = go.clone().filter(col("protein_id").is_null())?;
+        let go = self.sound.clone().filter(col("go").is_not_null())?;
+        let unnamed = go.clone().filter(col("protein_id").is_null())?;
+        let known_as = (&["accession"], &["known_as"]);
+        let lost = unnamed.clone().join(lookup.clone(), JoinType::LeftAnti, known_as.0, known_as.1, None)?;
         let lost = lost.select(vec![col("record"), col("accession").alias("detail"), col("raw")])?;
         self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}")).await?;
-        let mut columns: Vec<Expr> = ["order", "accession", "protein_id", "source", "scope", "test"].map(col).to_vec();
-        columns.extend(["term", "aspect", "evidence"].map(|f| get_field(col("go"), f).alias(f)));
-        let found = go.filter(col("protein_id").is_not_null())?.select(columns)?;
+        let columns = |protein: &str| {
+            let mut columns: Vec<Expr> = ["order", "accession", "source", "scope", "test"].map(col).to_vec();
+            columns.push(col(protein).alias("protein_id"));
+            columns.extend(["term", "aspect", "evidence"].map(|f| get_field(col("go"), f).alias(f)));
+            columns
+        };
+        let named = go.filter(col("protein_id").is_not_null())?.select(columns("protein_id"))?;
+        let found = unnamed
+            .drop_columns(&["protein_id"])?
+            .join(lookup, JoinType::Inner, known_as.0, known_as.1, None)?
+            .select(columns("found"))?
+            .union(named)?;
         let tests = found.clone().filter(col("test"))?.select(vec![col("protein_id")])?.distinct()?;
         let first = self.first(&found, &["scope", "protein_id", "term", "evidence"]).await?;
         let rows = first.sort_by(["protein_id", "term", "evidence", "source"].map(col).to_vec())?;
@@ -168,12 +200,17 @@ impl Plans<'_> {
         columns.extend(["id_a", "id_b", "label"].map(|f| get_field(col("ppi"), f).alias(f)));
         let mut pairs = self.sound.clone().filter(col("ppi").is_not_null())?.select(columns)?;
         for end in ["a", "b"] {
-            let (source, name, protein) = (format!("source_{end}"), format!("name_{end}"), format!("found_{end}"));
+            let (source, name, protein) =
+                (format!("source_{end}"), format!("name_{end}"), format!("found_{end}"));
             let dictionary = self
                 .sound
                 .clone()
                 .filter(col("member").is_not_null())?
-                .select(vec![col("source").alias(&source), col("accession").alias(&name), col("protein_id").alias(&protein)])?
+                .select(vec![
+                    col("source").alias(&source),
+                    col("accession").alias(&name),
+                    col("protein_id").alias(&protein),
+                ])?
                 .distinct()?;
             let id = format!("id_{end}");
             pairs = pairs.join(dictionary, JoinType::Left, &["source", &id], &[&source, &name], None)?;
@@ -186,7 +223,8 @@ impl Plans<'_> {
         let found = pairs.filter(col("found_a").is_not_null().and(col("found_b").is_not_null()))?;
         let selves = found.clone().filter(col("found_a").eq(col("found_b")))?;
         let selves = selves.select(vec![col("record"), col("id_a").alias("detail"), col("raw")])?;
-        self.refuse(selves, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence")).await?;
+        self.refuse(selves, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence"))
+            .await?;
 
         let in_order = || col("found_a").lt(col("found_b"));
         let found = found.filter(col("found_a").not_eq(col("found_b")))?.select(vec![
@@ -203,12 +241,20 @@ impl Plans<'_> {
         let key = ["scope", "protein_id_a", "protein_id_b"];
         let both = found
             .clone()
-            .aggregate(key.map(col).to_vec(), vec![min(number()).alias("least"), max(number()).alias("most")])?
+            .aggregate(
+                key.map(col).to_vec(),
+                vec![min(number()).alias("least"), max(number()).alias("most")],
+            )?
             .filter(col("least").not_eq(col("most")))?
-            .select(vec![col("scope").alias("c"), col("protein_id_a").alias("x"), col("protein_id_b").alias("y")])?;
+            .select(vec![
+                col("scope").alias("c"),
+                col("protein_id_a").alias("x"),
+                col("protein_id_b").alias("y"),
+            ])?;
         let contested = found.clone().join(both.clone(), JoinType::LeftSemi, &key, &["c", "x", "y"], None)?;
         let contested = contested.select(vec![col("record"), col("source").alias("detail"), col("raw")])?;
-        self.refuse(contested, Reason::LabelConflict, |_| "this pair is given with both labels".into()).await?;
+        self.refuse(contested, Reason::LabelConflict, |_| "this pair is given with both labels".into())
+            .await?;
         let clear = found.join(both, JoinType::LeftAnti, &key, &["c", "x", "y"], None)?;
         let first = self.first(&clear, &key).await?;
         collect(first.sort_by(["protein_id_a", "protein_id_b", "source"].map(col).to_vec())?).await
@@ -248,7 +294,11 @@ impl Plans<'_> {
         let rows = self.sound.clone().filter(col(table).is_not_null())?;
         let rows = rows.join(kept, JoinType::LeftSemi, &["order"], &["kept"], None)?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
-        select.extend([col("accession").alias("id"), col("accession").alias("chain_id"), lit("").alias("licence")]);
+        select.extend([
+            col("accession").alias("id"),
+            col("accession").alias("chain_id"),
+            lit("").alias("licence"),
+        ]);
         select.extend(columns.iter().map(|f| get_field(col(table), *f).alias(*f)));
         Ok(rows.select(select)?)
     }
@@ -277,7 +327,8 @@ impl Plans<'_> {
         let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
         let measured: Vec<Measured> = collect(rows).await?;
         let same = |a: &Measured, b: &Measured| {
-            (&a.protein_id, a.position, &a.mutant, &a.scope) == (&b.protein_id, b.position, &b.mutant, &b.scope)
+            (&a.protein_id, a.position, &a.mutant, &a.scope)
+                == (&b.protein_id, b.position, &b.mutant, &b.scope)
         };
         let average = |values: &[Measured]| {
             let sum: f64 = values.iter().map(|m| f64::from(m.ddg_kcal)).sum();
@@ -299,15 +350,29 @@ impl Plans<'_> {
     /// Of rows with equal key the one with the lowest order; notes them as kept.
     async fn first(&mut self, rows: &DataFrame, key: &[&str]) -> Result<DataFrame, Error> {
         let key = key.iter().map(|k| col(*k)).collect();
-        let first = rows.clone().aggregate(key, vec![min(col("order")).alias("first")])?.select(vec![col("first")])?;
+        let first = rows
+            .clone()
+            .aggregate(key, vec![min(col("order")).alias("first")])?
+            .select(vec![col("first")])?;
         let first: BTreeSet<u64> = numbers(first).await?.into_iter().collect();
-        let kept = rows.clone().join(orders(self.session, "first", &first)?, JoinType::LeftSemi, &["order"], &["first"], None)?;
+        let kept = rows.clone().join(
+            orders(self.session, "first", &first)?,
+            JoinType::LeftSemi,
+            &["order"],
+            &["first"],
+            None,
+        )?;
         self.kept.extend(first);
         Ok(kept)
     }
 
     /// Quarantines records that a plan found unusable.
-    async fn refuse(&mut self, rows: DataFrame, reason: Reason, detail: impl Fn(&str) -> String) -> Result<(), Error> {
+    async fn refuse(
+        &mut self,
+        rows: DataFrame,
+        reason: Reason,
+        detail: impl Fn(&str) -> String,
+    ) -> Result<(), Error> {
         for row in collect::<Refused>(rows).await? {
             let fault = Fault::new(reason, detail(&row.detail));
             self.ledger.quarantine(row.record, fault, row.raw.as_deref().unwrap_or(""), false);

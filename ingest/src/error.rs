@@ -10,7 +10,9 @@ pub enum Error {
     #[error("the ingest section of the configuration has {} fault(s):\n{}", .0.len(), .0.join("\n"))]
     Config(Vec<String>),
     /// A file that is not there.
-    #[error("source {source_name}: there is no file {path}\nhint: check `files` and `companion` of the source; paths are relative to the data folder")]
+    #[error(
+        "source {source_name}: there is no file {path}\nhint: check `files` and `companion` of the source; paths are relative to the data folder"
+    )]
     Missing {
         /// The source.
         source_name: String,
@@ -24,13 +26,17 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file named `.gz` that is none.
-    #[error("{path} is named .gz but does not begin with the gzip magic bytes\nhint: an error page saved as a file, or a file already unpacked: fetch it again or rename it")]
+    #[error(
+        "{path} is named .gz but does not begin with the gzip magic bytes\nhint: an error page saved as a file, or a file already unpacked: fetch it again or rename it"
+    )]
     NotGzip {
         /// The file.
         path: PathBuf,
     },
     /// A gzip stream that ends early or is damaged.
-    #[error("{path}: the gzip stream is truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again")]
+    #[error(
+        "{path}: the gzip stream is truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again"
+    )]
     Gzip {
         /// The file.
         path: PathBuf,

@@ -45,7 +45,9 @@ impl Elements {
     pub(crate) fn next(&mut self) -> Result<Option<Line>, Error> {
         loop {
             match self.peek()? {
-                None if self.begun => return Err(self.fault("the file ends inside the array", "it was cut; fetch it again")),
+                None if self.begun => {
+                    return Err(self.fault("the file ends inside the array", "it was cut; fetch it again"));
+                }
                 Some(b) if b.is_ascii_whitespace() => self.step(),
                 Some(b'[') if !self.begun => {
                     self.begun = true;
@@ -65,7 +67,8 @@ impl Elements {
 
     /// Bytes up to the comma or bracket that ends the element: quotes and nesting are followed, nothing else.
     fn element(&mut self) -> Result<(Vec<u8>, usize), Error> {
-        let (mut bytes, mut length, mut depth, mut in_string, mut escaped) = (Vec::new(), 0, 0_usize, false, false);
+        let (mut bytes, mut length, mut depth, mut in_string, mut escaped) =
+            (Vec::new(), 0, 0_usize, false, false);
         loop {
             let chunk = self.input.fill()?;
             if chunk.is_empty() {
@@ -123,7 +126,11 @@ pub(crate) fn standard(text: &str) -> String {
             rest = tail;
             continue;
         }
-        let n = if in_string && rest.starts_with('\\') { rest.chars().take(2).map(char::len_utf8).sum() } else { 1 };
+        let n = if in_string && rest.starts_with('\\') {
+            rest.chars().take(2).map(char::len_utf8).sum()
+        } else {
+            1
+        };
         in_string ^= rest.starts_with('"');
         out.push_str(&rest[..n]);
         rest = &rest[n..];

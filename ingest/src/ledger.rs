@@ -107,7 +107,12 @@ impl Ledger {
             }
         }
         state.faults.sort_by(|a, b| {
-            (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(b.record, b.is_part, b.fault.reason, &b.fault.detail))
+            (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(
+                b.record,
+                b.is_part,
+                b.fault.reason,
+                &b.fault.detail,
+            ))
         });
         let at = |record: u64| {
             let (s, f, line) = claim::place(record);

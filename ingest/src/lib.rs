@@ -53,7 +53,8 @@ pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> 
         }
     }
     let work = Work::begin(out)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(rayon::current_num_threads()).build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(rayon::current_num_threads()).build()?;
     let manifest = runtime.block_on(ingest(config, data, &work))?;
     work.publish(out)?;
     Ok(manifest)
@@ -93,7 +94,8 @@ fn write(
     files: Vec<FileCounts>,
 ) -> Result<Manifest, Error> {
     let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, .. } = relations;
-    let licences: BTreeMap<&str, &str> = config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
+    let licences: BTreeMap<&str, &str> =
+        config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
     for fact in &mut facts {
         fact.licence = licences.get(fact.source.as_str()).copied().unwrap_or_default().to_owned();
     }

@@ -63,8 +63,11 @@ impl Input {
         }
         let packed = Arc::new(AtomicU64::new(0));
         let counted = Counted { file: fs::File::open(path)?, packed: packed.clone(), bar };
-        let plain: Box<dyn Read + Send> =
-            if is_gzip { Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, counted))) } else { Box::new(counted) };
+        let plain: Box<dyn Read + Send> = if is_gzip {
+            Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, counted)))
+        } else {
+            Box::new(counted)
+        };
         let inner = BufReader::with_capacity(1 << 17, plain);
         let mut input = Self { path: path.into(), inner, packed, length, is_gzip };
         let start = input.fill()?;
@@ -210,7 +213,9 @@ pub(crate) fn decode(bytes: &[u8], length: usize) -> (String, Option<Fault>) {
             None => return (text.to_owned(), None),
             Some(at) => Fault::new(Reason::NulByte, format!("NUL at byte {} of the record", at + 1)),
         },
-        Err(e) => Fault::new(Reason::NotUtf8, format!("byte {} of the record is not UTF-8", e.valid_up_to() + 1)),
+        Err(e) => {
+            Fault::new(Reason::NotUtf8, format!("byte {} of the record is not UTF-8", e.valid_up_to() + 1))
+        }
     };
     (String::from_utf8_lossy(bytes).into_owned(), Some(fault))
 }

@@ -23,10 +23,12 @@ pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<Protein
         members.entry(root).or_default().push(i);
     }
     // The longest member stands for a cluster, of equals the one with the smallest id (they are in that order).
-    let longest = |of: &Vec<usize>| of.iter().copied().max_by_key(|&i| (sequences[i].len(), std::cmp::Reverse(i)));
+    let longest =
+        |of: &Vec<usize>| of.iter().copied().max_by_key(|&i| (sequences[i].len(), std::cmp::Reverse(i)));
     let representative: BTreeMap<usize, usize> =
         members.iter().filter_map(|(&root, of)| Some((root, longest(of)?))).collect();
-    let published: BTreeSet<usize> = (0..proteins.len()).filter(|&i| proteins[i].test).map(|i| component[i]).collect();
+    let published: BTreeSet<usize> =
+        (0..proteins.len()).filter(|&i| proteins[i].test).map(|i| component[i]).collect();
 
     let ids: Vec<String> = proteins.iter().map(|p| p.protein_id.clone()).collect();
     let rows = proteins.into_iter().enumerate().map(|(i, protein)| {

@@ -18,12 +18,12 @@ use fs_err as fs;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 
+use crate::Error;
 use crate::claim::Claim;
 use crate::config::{Config, Kind};
 use crate::ledger::Ledger;
 use crate::reader::Input;
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
-use crate::Error;
 
 /// The engine: as many partitions as rayon has threads, spilling above the configured memory.
 pub(crate) fn session(config: &Config) -> Result<SessionContext, Error> {
@@ -64,7 +64,8 @@ impl PartitionStream for SourceFile {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), 2);
-        let mut sink = Sink::new(self.context.clone(), self.file, self.fields.clone(), self.ledger.clone(), stream.tx());
+        let mut sink =
+            Sink::new(self.context.clone(), self.file, self.fields.clone(), self.ledger.clone(), stream.tx());
         let (context, file, path) = (self.context.clone(), self.file, self.path.clone());
         let (ledger, bars) = (self.ledger.clone(), self.bars.clone());
         stream.spawn_blocking(move || {
@@ -126,7 +127,8 @@ pub(crate) async fn stage(
             ledger.keep(index, 0, split.n_names);
         }
         let lengths = (config.min_length, config.max_length);
-        let context = Context { source: source.clone(), index, lengths, ontology: ontology.clone(), chain_split };
+        let context =
+            Context { source: source.clone(), index, lengths, ontology: ontology.clone(), chain_split };
         let context = Arc::new(context);
         let partition = |(file, name): (usize, &str)| -> Arc<dyn PartitionStream> {
             Arc::new(SourceFile {

@@ -46,7 +46,10 @@ impl PublishedSplit {
         let n_names = (file.train.len() + file.validation.len() + file.test.len()) as u64;
         // A name in two parts goes to the one that is trained on least.
         let parts = [("train", file.train), ("validation", file.validation), ("test", file.test)];
-        let part = parts.into_iter().flat_map(|(part, names)| names.into_iter().map(move |name| (name, part))).collect();
+        let part = parts
+            .into_iter()
+            .flat_map(|(part, names)| names.into_iter().map(move |name| (name, part)))
+            .collect();
         Ok(Self { part, cath: file.cath_nodes, n_names })
     }
 }
@@ -96,14 +99,23 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     let atoms: Vec<[&[Number]; 4]> = match &record.coords {
         Coords::ByAtom { n, ca, c, o } => {
             if [n, ca, c, o].iter().any(|atom| atom.len() != length) {
-                let detail = format!("{length} residues, N {}, CA {}, C {}, O {}", n.len(), ca.len(), c.len(), o.len());
+                let detail = format!(
+                    "{length} residues, N {}, CA {}, C {}, O {}",
+                    n.len(),
+                    ca.len(),
+                    c.len(),
+                    o.len()
+                );
                 return Err(bad(detail));
             }
             (0..length).map(|i| [&n[i][..], &ca[i], &c[i], &o[i]]).collect()
         }
         Coords::ByResidue(residues) => {
             if residues.len() != length || residues.iter().any(|r| r.len() != 4) {
-                return Err(bad(format!("{length} residues, coordinates of {}, four atoms each", residues.len())));
+                return Err(bad(format!(
+                    "{length} residues, coordinates of {}, four atoms each",
+                    residues.len()
+                )));
             }
             residues.iter().map(|r| [&r[0][..], &r[1], &r[2], &r[3]]).collect()
         }
@@ -127,7 +139,12 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     Ok(claim(context, record, &protein, backbone_ang).into())
 }
 
-fn claim(context: &Context, record: Record, protein: &crate::claim::Residues, backbone_ang: Vec<f32>) -> Claim {
+fn claim(
+    context: &Context,
+    record: Record,
+    protein: &crate::claim::Residues,
+    backbone_ang: Vec<f32>,
+) -> Claim {
     let split = context.chain_split.as_deref();
     let published_split = split.and_then(|s| s.part.get(&record.name)).copied().unwrap_or("");
     let mut cath = record.cath;
@@ -154,7 +171,9 @@ mod tests {
             cath: [("1abc.A".to_owned(), vec!["3.40.50".to_owned(), "1.10.8".to_owned()])].into(),
         };
         context.chain_split = Some(split.into());
-        let claim = parse(&context, &format!(r#"{{"name":"1abc.A","seq":"{seq}","coords":{coords}}}"#))?.claims.remove(0);
+        let claim = parse(&context, &format!(r#"{{"name":"1abc.A","seq":"{seq}","coords":{coords}}}"#))?
+            .claims
+            .remove(0);
         let chain = claim.chain.clone().unwrap();
         Ok((claim, chain))
     }

@@ -20,7 +20,8 @@ const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 /// backwards by the publisher: they are turned forward again, so that they merge with it.
 pub(crate) fn read_prostata(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["wt_seq", "mut_seq", "ddg", "pdb_id", "pos"];
-    let header = Header::read(&mut lines, ',', &NEEDED, "PROSTATA's CSV was expected; FireProtDB is kind `fireprot`")?;
+    let header =
+        Header::read(&mut lines, ',', &NEEDED, "PROSTATA's CSV was expected; FireProtDB is kind `fireprot`")?;
     sink.lines(lines, |text| prostata(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
@@ -30,24 +31,38 @@ fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
     let (wild, mutant) = (row.get(wild).to_ascii_uppercase(), row.get(mutant).to_ascii_uppercase());
     let ddg_kcal = if is_reverse { row.number("ddg")? } else { -row.number("ddg")? };
     let position = whole(row, "pos")?;
-    let (wild_letters, mutant_letters): (Vec<char>, Vec<char>) = (wild.chars().collect(), mutant.chars().collect());
+    let (wild_letters, mutant_letters): (Vec<char>, Vec<char>) =
+        (wild.chars().collect(), mutant.chars().collect());
     let (Some(&from), Some(&to)) = (wild_letters.get(position), mutant_letters.get(position)) else {
         // An empty sequence is told apart from a position outside it.
         context.protein(&wild)?;
-        return Err(Fault::new(Reason::MutationMismatch, format!("position {} is outside the sequence", position + 1)));
+        return Err(Fault::new(
+            Reason::MutationMismatch,
+            format!("position {} is outside the sequence", position + 1),
+        ));
     };
     if wild_letters.len() != mutant_letters.len() {
-        return Err(Fault::new(Reason::MutationMismatch, format!("{} and {} residues", wild_letters.len(), mutant_letters.len())));
+        return Err(Fault::new(
+            Reason::MutationMismatch,
+            format!("{} and {} residues", wild_letters.len(), mutant_letters.len()),
+        ));
     }
-    let other = wild_letters.iter().zip(&mutant_letters).enumerate().find(|(at, (a, b))| a != b && *at != position);
+    let other =
+        wild_letters.iter().zip(&mutant_letters).enumerate().find(|(at, (a, b))| a != b && *at != position);
     if let Some((at, _)) = other {
-        return Err(Fault::new(Reason::MutationMismatch, format!("the sequences differ at position {} too", at + 1)));
+        return Err(Fault::new(
+            Reason::MutationMismatch,
+            format!("the sequences differ at position {} too", at + 1),
+        ));
     }
     // `A13V` in the numbering of the structure: its letters are those of the columns as they stand in the file.
     let named = row.get("mut_info");
     let (first, last) = if is_reverse { (to, from) } else { (from, to) };
     if !named.is_empty() && !(named.starts_with(first) && named.ends_with(last)) {
-        let detail = format!("mut_info is {named:?}, the sequences have {first} and {last} at position {}", position + 1);
+        let detail = format!(
+            "mut_info is {named:?}, the sequences have {first} and {last} at position {}",
+            position + 1
+        );
         return Err(Fault::new(Reason::MutationMismatch, detail));
     }
     let change = Change { wild, position, from, to, ddg_kcal };
@@ -57,7 +72,12 @@ fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
 /// Reads FireProtDB's columns as ThermoMPNN wrote them.
 pub(crate) fn read_fireprot(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 6] = ["wild_type", "mutation", "ddG", "pdb_id", "pdb_position", "pdb_sequence"];
-    let header = Header::read(&mut lines, ',', &NEEDED, "ThermoMPNN's FireProtDB CSV was expected; PROSTATA's is kind `ddg_csv`")?;
+    let header = Header::read(
+        &mut lines,
+        ',',
+        &NEEDED,
+        "ThermoMPNN's FireProtDB CSV was expected; PROSTATA's is kind `ddg_csv`",
+    )?;
     sink.lines(lines, |text| fireprot(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
@@ -104,7 +124,8 @@ impl Change {
         let found = wild.chars().nth(position);
         let stored = kept.iter().position(|&at| at == position);
         let (Some(stored), true) = (stored, found == Some(from)) else {
-            let detail = format!("{from} expected at position {}, found {}", position + 1, found.unwrap_or('-'));
+            let detail =
+                format!("{from} expected at position {}, found {}", position + 1, found.unwrap_or('-'));
             return Err(Fault::new(Reason::MutationMismatch, detail));
         };
         if from == to || !STANDARD.contains(to) || !STANDARD.contains(from) {
@@ -112,7 +133,10 @@ impl Change {
         }
         // `!` so that an infinite value is refused too.
         if !(ddg_kcal.abs() <= LARGEST_KCAL) {
-            return Err(Fault::new(Reason::OutOfRange, format!("{ddg_kcal} kcal/mol, at most {LARGEST_KCAL}")));
+            return Err(Fault::new(
+                Reason::OutOfRange,
+                format!("{ddg_kcal} kcal/mol, at most {LARGEST_KCAL}"),
+            ));
         }
         let ddg = Ddg {
             wild_type: from.into(),
@@ -132,7 +156,11 @@ mod tests {
     use crate::config::Kind;
     use crate::source::test_context;
 
-    fn change(read: fn(&Context, &Row<'_>) -> Result<Parsed, Fault>, header: &str, line: &str) -> Result<(String, Ddg), Reason> {
+    fn change(
+        read: fn(&Context, &Row<'_>) -> Result<Parsed, Fault>,
+        header: &str,
+        line: &str,
+    ) -> Result<(String, Ddg), Reason> {
         let header = Header { names: header.split(',').map(Into::into).collect() };
         let row = Row::new(&header, csv_fields(line).unwrap()).map_err(|f| f.reason)?;
         let claim = read(&test_context(Kind::DdgCsv), &row).map_err(|f| f.reason)?.claims.remove(0);

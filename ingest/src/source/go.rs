@@ -95,7 +95,9 @@ impl Ontology {
         }
         let values = |tag: &'static str| {
             let text = &stanza.text;
-            text.lines().filter_map(move |l| l.strip_prefix(tag)?.strip_prefix(": ")).map(|v| v.split(" ! ").next().unwrap_or(v).trim())
+            text.lines()
+                .filter_map(move |l| l.strip_prefix(tag)?.strip_prefix(": "))
+                .map(|v| v.split(" ! ").next().unwrap_or(v).trim())
         };
         let id = values("id").next().filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| Fault::new(Reason::Malformed, "the term has no id"))?;
@@ -178,7 +180,10 @@ pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> 
         sink.line(line, |text| {
             let fields: Vec<&str> = text.split('\t').map(str::trim).collect();
             if !(15..=17).contains(&fields.len()) {
-                return Err(Fault::new(Reason::Malformed, format!("{} columns, GAF has 15 to 17", fields.len())));
+                return Err(Fault::new(
+                    Reason::Malformed,
+                    format!("{} columns, GAF has 15 to 17", fields.len()),
+                ));
             }
             context.claim(fields[1], fields[3], (fields[4], fields[8], fields[6]))
         })?;
@@ -189,7 +194,12 @@ pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> 
 /// Reads the TSV that QuickGO downloads, columns by name.
 pub(crate) fn read_quickgo(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["GENE PRODUCT ID", "QUALIFIER", "GO TERM", "GO ASPECT", "GO EVIDENCE CODE"];
-    let header = Header::read(&mut lines, '\t', &NEEDED, "QuickGO's TSV download was expected; use kind `gaf` for GAF")?;
+    let header = Header::read(
+        &mut lines,
+        '\t',
+        &NEEDED,
+        "QuickGO's TSV download was expected; use kind `gaf` for GAF",
+    )?;
     sink.lines(lines, |text| {
         let row = Row::new(&header, text.split('\t').map(|f| f.trim().to_owned()).collect())?;
         let go = (row.get("GO TERM"), row.get("GO ASPECT"), row.get("GO EVIDENCE CODE"));

@@ -137,7 +137,11 @@ fn sequence_fault(error: SequenceError) -> Fault {
 
 /// The fields of a CSV line.
 pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(line.len().max(64)).from_reader(line.as_bytes());
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .buffer_capacity(line.len().max(64))
+        .from_reader(line.as_bytes());
     let mut record = csv::StringRecord::new();
     let fault = |e: csv::Error| Fault::new(Reason::Malformed, e.to_string());
     reader.read_record(&mut record).map_err(fault)?;
@@ -154,9 +158,15 @@ impl Header {
     ///
     /// # Errors
     /// [`Error::Header`] naming what is missing and what is there.
-    pub(crate) fn read(lines: &mut Lines, separator: char, needed: &[&str], hint: &str) -> Result<Self, Error> {
+    pub(crate) fn read(
+        lines: &mut Lines,
+        separator: char,
+        needed: &[&str],
+        hint: &str,
+    ) -> Result<Self, Error> {
         let line = lines.next()?.map(|l| l.text).unwrap_or_default();
-        let names: Vec<String> = line.split(separator).map(|n| n.trim().trim_matches('"').to_owned()).collect();
+        let names: Vec<String> =
+            line.split(separator).map(|n| n.trim().trim_matches('"').to_owned()).collect();
         let header = Self { names };
         let missing: Vec<&str> = needed.iter().copied().filter(|n| header.find(n).is_none()).collect();
         if missing.is_empty() {
@@ -195,7 +205,10 @@ impl<'a> Row<'a> {
     /// `malformed` on another number of fields than the header has.
     pub(crate) fn new(header: &'a Header, fields: Vec<String>) -> Result<Self, Fault> {
         if fields.len() != header.len() {
-            return Err(Fault::new(Reason::Malformed, format!("{} fields, the header has {}", fields.len(), header.len())));
+            return Err(Fault::new(
+                Reason::Malformed,
+                format!("{} fields, the header has {}", fields.len(), header.len()),
+            ));
         }
         Ok(Self { header, fields })
     }
@@ -222,7 +235,9 @@ pub(crate) fn number(name: &str, text: &str) -> Result<f64, Fault> {
     if text.is_empty() || matches!(text.to_ascii_lowercase().as_str(), "nan" | "na" | "none" | "null" | "-") {
         return Err(Fault::new(Reason::MissingValue, format!("{name} is {text:?}")));
     }
-    text.replace('\u{2212}', "-").parse().map_err(|_| Fault::new(Reason::Malformed, format!("{name} {text:?} is no number")))
+    text.replace('\u{2212}', "-")
+        .parse()
+        .map_err(|_| Fault::new(Reason::Malformed, format!("{name} {text:?} is no number")))
 }
 
 /// Takes records of one file: counts them, places their claims and sends them on.
@@ -263,7 +278,8 @@ impl Sink {
             self.ledger.quarantine(record, fault, &text, true);
         }
         for (part, mut claim) in parsed.claims.into_iter().enumerate() {
-            let part = u16::try_from(part).expect("an entry has fewer than 65,536 statements: its text is bounded");
+            let part =
+                u16::try_from(part).expect("an entry has fewer than 65,536 statements: its text is bounded");
             claim.place(&self.context.source, record, part);
             claim.raw = (part == 0).then(|| cut(raw));
             self.batch.push(claim);
@@ -272,7 +288,11 @@ impl Sink {
     }
 
     /// Takes a line, parsed unless it is faulty already.
-    pub(crate) fn line(&mut self, line: Line, parse: impl FnOnce(&str) -> Result<Parsed, Fault>) -> Result<(), Error> {
+    pub(crate) fn line(
+        &mut self,
+        line: Line,
+        parse: impl FnOnce(&str) -> Result<Parsed, Fault>,
+    ) -> Result<(), Error> {
         let parsed = match line.fault {
             Some(fault) => Err(fault),
             None => parse(&line.text),
@@ -281,7 +301,11 @@ impl Sink {
     }
 
     /// Takes every line that is left.
-    pub(crate) fn lines(&mut self, mut lines: Lines, mut parse: impl FnMut(&str) -> Result<Parsed, Fault>) -> Result<(), Error> {
+    pub(crate) fn lines(
+        &mut self,
+        mut lines: Lines,
+        mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+    ) -> Result<(), Error> {
         while let Some(line) = lines.next()? {
             self.line(line, &mut parse)?;
         }
@@ -289,7 +313,11 @@ impl Sink {
     }
 
     /// Takes every element of a JSON array.
-    pub(crate) fn elements(&mut self, input: Input, mut parse: impl FnMut(&str) -> Result<Parsed, Fault>) -> Result<(), Error> {
+    pub(crate) fn elements(
+        &mut self,
+        input: Input,
+        mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+    ) -> Result<(), Error> {
         let mut elements = Elements::new(input);
         while let Some(element) = elements.next()? {
             self.line(element, &mut parse)?;

@@ -48,7 +48,9 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
     let record: Record = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
     let of_metadata = |key: &str| record.metadata.get(key).and_then(Value::as_str).unwrap_or("");
     let task = task(of_metadata("task")).or(task_of_file);
-    let task = task.ok_or_else(|| malformed(format!("neither metadata.task nor the file name names a task ({:?})", record.instruction)))?;
+    let task = task.ok_or_else(|| {
+        malformed(format!("neither metadata.task nor the file name names a task ({:?})", record.instruction))
+    })?;
     let (sequence, raw_text) = match (&record.sequence, &record.description, &record.input, &record.output) {
         (Some(sequence), Some(description), _, _) => (sequence.as_str(), description.as_str()),
         (_, _, Some(input), Some(output)) if task == "design" => (fenced(output), input.as_str()),
@@ -59,7 +61,8 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
     let text = clean::without_codes(&clean::without_opener(&clean::fold(raw_text)));
     clean::worth_keeping(&text)?;
     let split = record.split.as_deref().unwrap_or_else(|| of_metadata("split"));
-    let fact = Fact { evidence: clean::evidence(raw_text), ..Fact::new(&protein.id, task, "", raw_text, text) };
+    let fact =
+        Fact { evidence: clean::evidence(raw_text), ..Fact::new(&protein.id, task, "", raw_text, text) };
     let claim = Claim::of(&protein, of_metadata("protein_accession"));
     Ok(Claim { fact: Some(fact), test: split == "test", ..claim }.into())
 }
@@ -92,12 +95,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!((read.task.as_str(), read.text.as_str()), ("general", "It binds zinc."));
-        assert_eq!((claim.sequence.as_deref(), claim.accession.as_str(), claim.test), (Some("MKLA"), "X0", true));
+        assert_eq!(
+            (claim.sequence.as_deref(), claim.accession.as_str(), claim.test),
+            (Some("MKLA"), "X0", true)
+        );
         let (claim, read) = fact(
             r#"{"instruction":"Design.","input":"1. It must bind zinc.","output":"Here it is: ```\nMKLA\n```","metadata":{"task":"protein design","split":"train"}}"#,
         )
         .unwrap();
-        assert_eq!((read.task.as_str(), claim.sequence.as_deref(), claim.test), ("design", Some("MKLA"), false));
+        assert_eq!(
+            (read.task.as_str(), claim.sequence.as_deref(), claim.test),
+            ("design", Some("MKLA"), false)
+        );
         let reshaped = r#"{"instruction":"Say.","sequence":"MKLA","description":"Binds zinc.","split":"train","metadata":"Binds zinc."}"#;
         assert_eq!(fact(reshaped).unwrap_err().reason, Reason::Malformed, "no task is named");
         let parsed = parse(&test_context(Kind::MolInstructions), Some("function"), reshaped).unwrap();

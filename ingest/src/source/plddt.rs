@@ -31,7 +31,10 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     let length = protein.sequence.len() as f64;
     if let Some(end) = record.uniprot_end.filter(|end| end.0 != length) {
         // The value would be that of a fragment.
-        return Err(Fault::new(Reason::LabelLength, format!("the model ends at {}, the sequence has {length} residues", end.0)));
+        return Err(Fault::new(
+            Reason::LabelLength,
+            format!("the model ends at {}, the sequence has {length} residues", end.0),
+        ));
     }
     let value = record.global_metric_value.map_or(f64::NAN, |v| v.0);
     if value.is_nan() {
@@ -56,8 +59,12 @@ mod tests {
     #[test]
     fn values_and_faults() {
         let read = |end: &str, value: &str| {
-            let text = format!(r#"{{"uniprotAccession":"X0","uniprotEnd":{end},"uniprotSequence":"MKTAY","globalMetricValue":{value}}}"#);
-            parse(&test_context(Kind::AfdbPlddt), &text).map(|p| p.claims[0].plddt.as_ref().unwrap().mean_plddt).map_err(|f| f.reason)
+            let text = format!(
+                r#"{{"uniprotAccession":"X0","uniprotEnd":{end},"uniprotSequence":"MKTAY","globalMetricValue":{value}}}"#
+            );
+            parse(&test_context(Kind::AfdbPlddt), &text)
+                .map(|p| p.claims[0].plddt.as_ref().unwrap().mean_plddt)
+                .map_err(|f| f.reason)
         };
         assert_eq!(read("\"5\"", "73.5"), Ok(73.5));
         assert_eq!(read("5", "100"), Ok(100.0));

@@ -40,7 +40,10 @@ pub(crate) fn read_dictionary(context: &Context, mut lines: Lines, sink: &mut Si
     let mut parse = |text: &str| {
         let fields: Vec<&str> = text.split('\t').collect();
         let &[id, sequence] = &fields[..] else {
-            return Err(Fault::new(Reason::Malformed, format!("{} columns, a dictionary has 2", fields.len())));
+            return Err(Fault::new(
+                Reason::Malformed,
+                format!("{} columns, a dictionary has 2", fields.len()),
+            ));
         };
         member(context, id, sequence)
     };
@@ -70,7 +73,10 @@ fn read_fasta(context: &Context, first: Line, mut lines: Lines, sink: &mut Sink)
             if sequence.len() < LONGEST {
                 sequence.push_str(line.text.trim());
             } else {
-                fault.get_or_insert(Fault::new(Reason::LineTooLong, format!("the entry is longer than {LONGEST} bytes")));
+                fault.get_or_insert(Fault::new(
+                    Reason::LineTooLong,
+                    format!("the entry is longer than {LONGEST} bytes"),
+                ));
             }
         };
         let id = header.text[1..].split_whitespace().next().unwrap_or("");
@@ -89,7 +95,9 @@ mod tests {
 
     #[test]
     fn pairs_of_both_spellings() {
-        let label = |text: &str| parse_pair(text).map(|p| p.claims[0].ppi.as_ref().unwrap().label).map_err(|f| f.reason);
+        let label = |text: &str| {
+            parse_pair(text).map(|p| p.claims[0].ppi.as_ref().unwrap().label).map_err(|f| f.reason)
+        };
         assert_eq!(label("a\tb\t1"), Ok(true));
         assert_eq!(label("a\tb\t0.0"), Ok(false));
         assert_eq!(label("a\tb\t2"), Err(Reason::BadLabel));

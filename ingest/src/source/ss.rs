@@ -53,7 +53,13 @@ fn pisces(row: &Row<'_>, _: u64) -> Result<Record, Fault> {
 
 fn nppe2(row: &Row<'_>, _: u64) -> Result<Record, Fault> {
     let labels = |name| Some(row.get(name).to_owned()).filter(|_| row.header.find(name).is_some());
-    Ok(Record { id: row.get("id").into(), sequence: row.get("seq").into(), q8: labels("sst8"), q3: labels("sst3"), mask: None })
+    Ok(Record {
+        id: row.get("id").into(),
+        sequence: row.get("seq").into(),
+        q8: labels("sst8"),
+        q3: labels("sst3"),
+        mask: None,
+    })
 }
 
 fn princeton(row: &Row<'_>, _: u64) -> Result<Record, Fault> {
@@ -63,7 +69,13 @@ fn princeton(row: &Row<'_>, _: u64) -> Result<Record, Fault> {
         let detail = format!("len is {length}, the sequence has {} residues", sequence.chars().count());
         return Err(Fault::new(Reason::LabelLength, detail));
     }
-    Ok(Record { id: row.get("id").into(), sequence, q8: Some(row.get("expected").into()), q3: None, mask: None })
+    Ok(Record {
+        id: row.get("id").into(),
+        sequence,
+        q8: Some(row.get("expected").into()),
+        q3: None,
+        mask: None,
+    })
 }
 
 fn netsurfp(row: &Row<'_>, n: u64) -> Result<Record, Fault> {
@@ -73,15 +85,25 @@ fn netsurfp(row: &Row<'_>, n: u64) -> Result<Record, Fault> {
     };
     let (resolved, mask) = (counts("disorder")?, counts("cb513_mask")?);
     if resolved.len() != mask.len() {
-        return Err(Fault::new(Reason::LabelLength, format!("disorder {} values, mask {}", resolved.len(), mask.len())));
+        return Err(Fault::new(
+            Reason::LabelLength,
+            format!("disorder {} values, mask {}", resolved.len(), mask.len()),
+        ));
     }
     let mask = resolved.iter().zip(&mask).map(|(r, m)| if *r && *m { '1' } else { '0' }).collect();
-    Ok(Record { id: n.to_string(), sequence: letters("input"), q8: Some(letters("dssp8")), q3: Some(letters("dssp3")), mask: Some(mask) })
+    Ok(Record {
+        id: n.to_string(),
+        sequence: letters("input"),
+        q8: Some(letters("dssp8")),
+        q3: Some(letters("dssp3")),
+        mask: Some(mask),
+    })
 }
 
 /// Checks lengths on the text as given, takes gaps out of all columns, turns reversed files round.
 fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> {
-    let turn = |text: &str| if context.source.reversed { text.chars().rev().collect() } else { text.to_owned() };
+    let turn =
+        |text: &str| if context.source.reversed { text.chars().rev().collect() } else { text.to_owned() };
     let sequence = turn(&record.sequence);
     let (residues, kept) = residue_columns(&sequence)?;
     let length = sequence.chars().count();
@@ -89,7 +111,10 @@ fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> {
         let Some(text) = text else { return Ok(missing.to_string().repeat(kept.len())) };
         let letters: Vec<char> = turn(text).chars().collect();
         if letters.len() != length {
-            return Err(Fault::new(Reason::LabelLength, format!("{name} has {} labels, the sequence {length} residues", letters.len())));
+            return Err(Fault::new(
+                Reason::LabelLength,
+                format!("{name} has {} labels, the sequence {length} residues", letters.len()),
+            ));
         }
         Ok(kept.iter().map(|&at| letters[at]).collect())
     };
@@ -125,7 +150,13 @@ mod tests {
     use crate::source::test_context;
 
     fn record(sequence: &str, q8: &str, q3: Option<&str>) -> Record {
-        Record { id: "1".into(), sequence: sequence.into(), q8: Some(q8.into()), q3: q3.map(Into::into), mask: None }
+        Record {
+            id: "1".into(),
+            sequence: sequence.into(),
+            q8: Some(q8.into()),
+            q3: q3.map(Into::into),
+            mask: None,
+        }
     }
 
     fn ss(context: &Context, record: Record) -> Result<(String, Ss), Fault> {
@@ -137,10 +168,16 @@ mod tests {
     fn direction_coil_gaps_and_stars() {
         let mut context = test_context(Kind::SsCsv);
         let (sequence, read) = ss(&context, record("mk-A*", "HLTX_", None)).unwrap();
-        assert_eq!((sequence.as_str(), read.q8.as_str(), read.q3.as_str(), read.mask.as_str()), ("MKAX", "HC?C", "HC?C", "1101"));
+        assert_eq!(
+            (sequence.as_str(), read.q8.as_str(), read.q3.as_str(), read.mask.as_str()),
+            ("MKAX", "HC?C", "HC?C", "1101")
+        );
         context.source.reversed = true;
         let (sequence, read) = ss(&context, record("MKAY", "HHEC", Some("HHEC"))).unwrap();
-        assert_eq!((sequence.as_str(), read.q8.as_str(), read.q3.as_str(), read.mask.as_str()), ("YAKM", "CEHH", "CEHH", "1111"));
+        assert_eq!(
+            (sequence.as_str(), read.q8.as_str(), read.q3.as_str(), read.mask.as_str()),
+            ("YAKM", "CEHH", "CEHH", "1111")
+        );
     }
 
     #[test]

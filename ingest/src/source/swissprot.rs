@@ -37,7 +37,10 @@ pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Resu
             entry.push_str(&line.text);
             entry.push('\n');
         } else {
-            fault.get_or_insert(Fault::new(Reason::LineTooLong, format!("the entry is longer than {LONGEST} bytes")));
+            fault.get_or_insert(Fault::new(
+                Reason::LineTooLong,
+                format!("the entry is longer than {LONGEST} bytes"),
+            ));
         }
     }
     if !entry.is_empty() {
@@ -51,7 +54,10 @@ pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Resu
 fn parse(context: &Context, entry: &str) -> Result<Parsed, Fault> {
     let missing = |what: &str| Fault::new(Reason::Malformed, format!("the entry has no {what}"));
     let code = |code: &'static str| {
-        entry.lines().filter(move |l| l.split_once("   ").is_some_and(|(c, _)| c == code)).map(|l| l[5..].trim_end())
+        entry
+            .lines()
+            .filter(move |l| l.split_once("   ").is_some_and(|(c, _)| c == code))
+            .map(|l| l[5..].trim_end())
     };
     if code("ID").next().is_none() {
         return Err(missing("ID line"));
@@ -67,13 +73,17 @@ fn parse(context: &Context, entry: &str) -> Result<Parsed, Fault> {
 
     let mut parsed = Parsed::default();
     for accession in std::iter::once(primary).chain(accessions) {
-        parsed.claims.push(Claim { member: Some(Member { is_reference: true }), ..Claim::of(&protein, accession) });
+        parsed
+            .claims
+            .push(Claim { member: Some(Member { is_reference: true }), ..Claim::of(&protein, accession) });
     }
     let mut state = |task: &str, raw: &str, text: String, may_be_one_word: bool| {
         let checked = clean::worth_keeping(&text);
         let refused = checked.err().filter(|f| !(may_be_one_word && f.reason == Reason::SingleWord));
         if let Some(fault) = refused {
-            parsed.dropped.push((Fault::new(fault.reason, format!("{task}: {}", fault.detail)), raw.to_owned()));
+            parsed
+                .dropped
+                .push((Fault::new(fault.reason, format!("{task}: {}", fault.detail)), raw.to_owned()));
             return;
         }
         let fact = Fact { evidence: clean::evidence(raw), ..Fact::new(&protein.id, task, "", raw, text) };
@@ -99,13 +109,17 @@ fn parse(context: &Context, entry: &str) -> Result<Parsed, Fault> {
     if !keywords.is_empty() {
         state("keyword", &keywords, clean::without_codes(keywords.trim_end_matches('.')), true);
     }
-    annotations(context, &code("DR").collect::<Vec<_>>(), &mut parsed, |go| Claim { go: Some(go), ..Claim::of(&protein, primary) });
+    annotations(context, &code("DR").collect::<Vec<_>>(), &mut parsed, |go| Claim {
+        go: Some(go),
+        ..Claim::of(&protein, primary)
+    });
     Ok(parsed)
 }
 
 /// `DE` lines: the recommended (or first submitted) full name, and the EC numbers.
 fn names(lines: &[&str], state: &mut impl FnMut(&str, &str, String, bool)) {
-    let full = |line: &&&str| line.trim().starts_with("RecName: Full=") || line.trim().starts_with("SubName: Full=");
+    let full =
+        |line: &&&str| line.trim().starts_with("RecName: Full=") || line.trim().starts_with("SubName: Full=");
     if let Some(line) = lines.iter().find(full) {
         let raw = line.split_once("Full=").map_or("", |(_, name)| name);
         state("name", raw, clean::without_codes(raw.trim_end_matches(';')), true);
@@ -115,7 +129,8 @@ fn names(lines: &[&str], state: &mut impl FnMut(&str, &str, String, bool)) {
     let numbers: Vec<&str> = whole.filter_map(|l| l.trim().strip_prefix("EC=")).collect();
     if !numbers.is_empty() {
         let raw = numbers.join(" ");
-        let clean: Vec<String> = numbers.iter().map(|n| clean::without_codes(n.trim_end_matches(';'))).collect();
+        let clean: Vec<String> =
+            numbers.iter().map(|n| clean::without_codes(n.trim_end_matches(';'))).collect();
         state("ec", &raw, clean.join("; "), true);
     }
 }
@@ -140,7 +155,9 @@ fn comments(lines: &[&str]) -> Vec<(String, String)> {
 
 /// Joins a wrapped line: words broken at a hyphen close up, but for "alpha- and beta-".
 fn join(text: &mut String, line: &str) {
-    let closes = text.ends_with('-') && !text.ends_with(" -") && !["and ", "or ", "to "].iter().any(|w| line.starts_with(w));
+    let closes = text.ends_with('-')
+        && !text.ends_with(" -")
+        && !["and ", "or ", "to "].iter().any(|w| line.starts_with(w));
     if !text.is_empty() && !closes {
         text.push(' ');
     }
@@ -152,7 +169,8 @@ fn join(text: &mut String, line: &str) {
 fn reaction(text: &str) -> &str {
     let Some(begin) = text.find("Reaction=") else { return text };
     let rest = &text[begin + "Reaction=".len()..];
-    let end = ["; Xref=", "; EC=", "; Evidence="].iter().filter_map(|f| rest.find(f)).min().unwrap_or(rest.len());
+    let end =
+        ["; Xref=", "; EC=", "; Evidence="].iter().filter_map(|f| rest.find(f)).min().unwrap_or(rest.len());
     rest[..end].trim_end_matches(';')
 }
 
@@ -161,7 +179,8 @@ fn annotations(context: &Context, lines: &[&str], parsed: &mut Parsed, claim: im
     for line in lines {
         let Some(rest) = line.strip_prefix("GO; ") else { continue };
         let mut fields = rest.trim_end_matches('.').split("; ");
-        let (term, name, evidence) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        let (term, name, evidence) =
+            (fields.next().unwrap_or(""), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
         let aspect = name.get(..1).unwrap_or("");
         let evidence = evidence.split(':').next().unwrap_or("");
         match context.annotation(term, aspect, evidence) {
@@ -205,8 +224,12 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
     #[test]
     fn an_entry_says_what_it_says() {
         let parsed = parse(&test_context(Kind::SwissprotDat), ENTRY).unwrap();
-        let facts: Vec<(&str, &str)> =
-            parsed.claims.iter().filter_map(|c| c.fact.as_ref()).map(|f| (f.task.as_str(), f.text.as_str())).collect();
+        let facts: Vec<(&str, &str)> = parsed
+            .claims
+            .iter()
+            .filter_map(|c| c.fact.as_ref())
+            .map(|f| (f.task.as_str(), f.text.as_str()))
+            .collect();
         let want = [
             ("name", "Imaginary kinase"),
             ("ec", "2.7.1.1"),
@@ -217,12 +240,14 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
             ("keyword", "ATP-binding; Kinase"),
         ];
         assert_eq!(facts, want);
-        let function = parsed.claims.iter().filter_map(|c| c.fact.as_ref()).find(|f| f.task == "function").unwrap();
+        let function =
+            parsed.claims.iter().filter_map(|c| c.fact.as_ref()).find(|f| f.task == "function").unwrap();
         assert_eq!(function.evidence, ["ECO:0000269"]);
         assert!(function.raw_text.contains("{ECO:0000269|PubMed:1}"));
         let go = parsed.claims.iter().find_map(|c| c.go.as_ref()).unwrap();
         assert_eq!((go.term.as_str(), go.aspect.as_str(), go.evidence.as_str()), ("GO:0005737", "C", "IEA"));
-        let members: Vec<&str> = parsed.claims.iter().filter(|c| c.member.is_some()).map(|c| c.accession.as_str()).collect();
+        let members: Vec<&str> =
+            parsed.claims.iter().filter(|c| c.member.is_some()).map(|c| c.accession.as_str()).collect();
         assert_eq!(members, ["X0X0X0", "X1X1X1"]);
         assert_eq!(parsed.claims[0].sequence.as_deref(), Some("MKTAYIA"));
         assert_eq!(parsed.dropped.len(), 1);
@@ -232,7 +257,8 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
     #[test]
     fn an_entry_without_its_parts_is_malformed() {
         for part in ["ID", "AC", "SQ"] {
-            let entry: String = ENTRY.lines().filter(|l| !l.starts_with(part)).map(|l| format!("{l}\n")).collect();
+            let entry: String =
+                ENTRY.lines().filter(|l| !l.starts_with(part)).map(|l| format!("{l}\n")).collect();
             let fault = parse(&test_context(Kind::SwissprotDat), &entry).unwrap_err();
             assert_eq!(fault.reason, Reason::Malformed);
             assert!(fault.detail.contains(part), "{}", fault.detail);
