@@ -3,11 +3,13 @@
 //! The principal idea is the [`tape`]: an op computes a value and records how its gradient goes back. Weights are
 //! [`Param`]s, built through [`Weights`] under the name they have in a checkpoint.
 
+pub mod fold;
 #[doc(hidden)]
 pub mod gradcheck;
 pub mod layers;
 pub mod ops;
 mod param;
+pub mod ss;
 pub mod tape;
 mod view;
 mod weights;

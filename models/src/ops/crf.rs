@@ -369,16 +369,11 @@ fn loss<T: Real>(
 mod tests {
     use super::*;
     use crate::gradcheck::gradcheck;
+    use crate::ops::testing::numbers;
     use candle_core::Device;
 
     const K: usize = 3;
     const UNKNOWN: u8 = 255;
-
-    fn numbers(shape: &[usize], seed: f64) -> Tensor {
-        let n: usize = shape.iter().product();
-        let data: Vec<f64> = (0..n).map(|i| (i as f64 * 1.37 + seed).sin() * 1.5).collect();
-        Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
-    }
 
     fn weights(v: &[Var]) -> CrfWeights {
         CrfWeights { transitions: v[0].clone(), start: v[1].clone(), end: v[2].clone() }

@@ -11,8 +11,9 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
+use crate::ops::kernel::{Number, add_to, vectorised};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Real, Threads, matmul, tensor, view};
+use crate::view::{Matrix, Threads, matmul, tensor, view};
 
 /// Rows that one task carries. Fixed, because weight gradients are summed block by block.
 const ROWS: usize = 32;
@@ -85,13 +86,13 @@ struct Cell<T> {
     bias: Vec<T>,
 }
 
-impl<T: Real> Cell<T> {
+impl<T: Number> Cell<T> {
     fn new(weights: &LstmWeights) -> Result<Self> {
         let (inputs, hidden) = weights.sizes()?;
         let numbers = |v: &Tensor| -> Result<Vec<T>> { Ok(view::<T>(&v.contiguous()?)?.to_vec()) };
         let hh = weights.weight_hh.value();
         let mut bias = numbers(weights.bias_ih.value())?;
-        add(&mut bias, &numbers(weights.bias_hh.value())?);
+        add_to(&mut bias, &numbers(weights.bias_hh.value())?);
         let ih = numbers(weights.weight_ih.value())?;
         Ok(Self { inputs, hidden, ih, hh: numbers(hh)?, hh_t: numbers(&hh.t()?)?, bias })
     }
@@ -121,7 +122,7 @@ impl Block {
     }
 
     /// Copies the packed rows of `from` (`[B·L, width]`, taking `width` columns from `column`) side by side.
-    fn pack<T: Real>(&self, from: &[T], stride: usize, column: usize, width: usize) -> Vec<T> {
+    fn pack<T: Number>(&self, from: &[T], stride: usize, column: usize, width: usize) -> Vec<T> {
         let mut packed = Vec::with_capacity(self.places.len() * width);
         for &place in &self.places {
             packed.extend_from_slice(&from[place * stride + column..][..width]);
@@ -150,7 +151,7 @@ struct BlockGrads<T> {
     bias: Vec<T>,
 }
 
-fn run<T: Gate>(tape: &Tape, x: &Var, weights: [&LstmWeights; 2], lengths: &[usize]) -> Result<Var> {
+fn run<T: Number>(tape: &Tape, x: &Var, weights: [&LstmWeights; 2], lengths: &[usize]) -> Result<Var> {
     let (b, l, inputs) = x.value().dims3()?;
     let hidden = weights[0].sizes()?.1;
     let mut rows: Vec<(usize, usize)> = lengths.iter().copied().enumerate().filter(|r| r.1 > 0).collect();
@@ -192,7 +193,7 @@ fn run<T: Gate>(tape: &Tape, x: &Var, weights: [&LstmWeights; 2], lengths: &[usi
         let mut dx = vec![T::zero(); b * l * inputs];
         for ((_, block), grads) in jobs.iter().zip(&found) {
             for (&place, from) in block.places.iter().zip(grads.x.chunks_exact(inputs)) {
-                add(&mut dx[place * inputs..][..inputs], from);
+                add_to(&mut dx[place * inputs..][..inputs], from);
             }
         }
         grads.add(&source, tensor(dx, (b, l, inputs))?)?;
@@ -200,7 +201,7 @@ fn run<T: Gate>(tape: &Tape, x: &Var, weights: [&LstmWeights; 2], lengths: &[usi
             let total = |part: fn(&BlockGrads<T>) -> &[T], n: usize| {
                 let mut sum = vec![T::zero(); n];
                 let mine = jobs.iter().zip(&found).filter(|((d, _), _)| *d == direction);
-                mine.for_each(|(_, grads)| add(&mut sum, part(grads)));
+                mine.for_each(|(_, grads)| add_to(&mut sum, part(grads)));
                 sum
             };
             let gates = 4 * hidden;
@@ -215,7 +216,7 @@ fn run<T: Gate>(tape: &Tape, x: &Var, weights: [&LstmWeights; 2], lengths: &[usi
 }
 
 /// All steps of a block in one direction; `x` packed `[N, I]`.
-fn forward<T: Gate>(cell: &Cell<T>, block: &Block, x: Vec<T>) -> Trace<T> {
+fn forward<T: Number>(cell: &Cell<T>, block: &Block, x: Vec<T>) -> Trace<T> {
     let (n, h) = (block.places.len(), cell.hidden);
     let mut gates: Vec<T> = cell.bias.repeat(n);
     let ih = Matrix::new(&cell.ih, 4 * h, cell.inputs).t();
@@ -235,17 +236,13 @@ fn forward<T: Gate>(cell: &Cell<T>, block: &Block, x: Vec<T>) -> Trace<T> {
             matmul(gates, previous, Matrix::new(&cell.hh_t, h, 4 * h), true, Threads::One);
             cells.copy_from_slice(&old_cells[last]);
         }
-        for (gates, (cells, hidden)) in
-            gates.chunks_exact_mut(4 * h).zip(cells.chunks_exact_mut(h).zip(hidden.chunks_exact_mut(h)))
-        {
-            T::activate(gates, cells, hidden);
-        }
+        activate(gates, cells, hidden, h);
     }
     Trace { x, gates, cells, hidden }
 }
 
 /// Gradients of a block from `dh`, the packed gradient of its outputs `[N, H]`.
-fn backward<T: Gate>(cell: &Cell<T>, block: &Block, trace: Trace<T>, mut dh: Vec<T>) -> BlockGrads<T> {
+fn backward<T: Number>(cell: &Cell<T>, block: &Block, trace: Trace<T>, mut dh: Vec<T>) -> BlockGrads<T> {
     let Trace { x, mut gates, cells, hidden } = trace;
     let (n, h, inputs) = (block.places.len(), cell.hidden, cell.inputs);
     let first = block.starts[1];
@@ -263,11 +260,9 @@ fn backward<T: Gate>(cell: &Cell<T>, block: &Block, trace: Trace<T>, mut dh: Vec
             0 => &start_cells[..],
             _ => &cells[block.starts[step - 1] * h..],
         };
-        for row in 0..rows.len() {
-            let (at, row) = ((rows.start + row) * h, row * h);
-            let (dh, cells, before) = (&dh[at..at + h], &cells[at..at + h], &before[row..row + h]);
-            T::activate_back(&mut gates[4 * at..4 * (at + h)], cells, before, dh, &mut dc[row..row + h]);
-        }
+        let (at, end) = (rows.start * h, rows.end * h);
+        let gates = &mut gates[4 * at..4 * end];
+        activate_back(gates, &cells[at..end], before, &dh[at..end], &mut dc, h);
     }
     // Packed outputs of the step before, for all rows after the first step.
     let mut previous = Vec::with_capacity((n - first) * h);
@@ -286,111 +281,66 @@ fn backward<T: Gate>(cell: &Cell<T>, block: &Block, trace: Trace<T>, mut dh: Vec
     matmul(&mut grads.ih, dz.t(), Matrix::new(&x, n, inputs), false, Threads::One);
     let later = Matrix::new(&gates[first * 4 * h..], n - first, 4 * h);
     matmul(&mut grads.hh, later.t(), Matrix::new(&previous, n - first, h), false, Threads::One);
-    gates.chunks_exact(4 * h).for_each(|dz| add(&mut grads.bias, dz));
+    gates.chunks_exact(4 * h).for_each(|dz| add_to(&mut grads.bias, dz));
     grads
 }
 
-fn add<T: Real>(into: &mut [T], from: &[T]) {
-    for (into, &from) in into.iter_mut().zip(from) {
-        *into += from;
-    }
-}
-
-/// The element-wise part of a step.
-trait Gate: Real {
-    /// 1 / (1 + e^−x)
-    fn sigmoid(self) -> Self;
-
-    /// tanh x
-    fn squash(self) -> Self;
-
-    /// One row: `gates` `[4H]` are activated in place, `cells` turn from c₋₁ to c, `hidden` becomes h.
-    fn activate(gates: &mut [Self], cells: &mut [Self], hidden: &mut [Self]) {
-        let h = cells.len();
-        let (i, rest) = gates.split_at_mut(h);
-        let (f, rest) = rest.split_at_mut(h);
-        let (g, o) = rest.split_at_mut(h);
-        let (g, o, hidden) = (&mut g[..h], &mut o[..h], &mut hidden[..h]);
-        for at in 0..h {
-            i[at] = i[at].sigmoid();
-            f[at] = f[at].sigmoid();
-            g[at] = g[at].squash();
-            o[at] = o[at].sigmoid();
-            cells[at] = f[at] * cells[at] + i[at] * g[at];
-            hidden[at] = o[at] * cells[at].squash();
-        }
-    }
-
-    /// The way back of one row: `gates` turn from activations to the gradient of what went into them; `dc` turns from
-    /// the gradient of c (from the step after) to that of c₋₁.
-    fn activate_back(gates: &mut [Self], cells: &[Self], before: &[Self], dh: &[Self], dc: &mut [Self]) {
-        let (h, one) = (cells.len(), Self::one());
-        let (i, rest) = gates.split_at_mut(h);
-        let (f, rest) = rest.split_at_mut(h);
-        let (g, o) = rest.split_at_mut(h);
-        let (g, o, before, dh, dc) = (&mut g[..h], &mut o[..h], &before[..h], &dh[..h], &mut dc[..h]);
-        for at in 0..h {
-            let squashed = cells[at].squash();
-            let dcell = dc[at] + dh[at] * o[at] * (one - squashed * squashed);
-            o[at] = dh[at] * squashed * o[at] * (one - o[at]);
-            dc[at] = dcell * f[at];
-            f[at] = dcell * before[at] * f[at] * (one - f[at]);
-            let input = i[at];
-            i[at] = dcell * g[at] * input * (one - input);
-            g[at] = dcell * input * (one - g[at] * g[at]);
+vectorised! {
+    /// The element-wise part of a step, for all its rows: `gates` `[n, 4H]` are activated in place, `cells` `[n, H]` turn
+    /// from c₋₁ to c, `hidden` `[n, H]` becomes h.
+    fn activate [T: Number] [T] (gates: &mut [T], cells: &mut [T], hidden: &mut [T], h: usize) {
+        let rows = cells.chunks_exact_mut(h).zip(hidden.chunks_exact_mut(h));
+        for (gates, (cells, hidden)) in gates.chunks_exact_mut(4 * h).zip(rows) {
+            let (i, rest) = gates.split_at_mut(h);
+            let (f, rest) = rest.split_at_mut(h);
+            let (g, o) = rest.split_at_mut(h);
+            let (g, o) = (&mut g[..h], &mut o[..h]);
+            for at in 0..h {
+                i[at] = i[at].sigmoid();
+                f[at] = f[at].sigmoid();
+                g[at] = g[at].fast_tanh();
+                o[at] = o[at].sigmoid();
+                cells[at] = f[at] * cells[at] + i[at] * g[at];
+                hidden[at] = o[at] * cells[at].fast_tanh();
+            }
         }
     }
 }
 
-impl Gate for f64 {
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + (-self).exp())
+vectorised! {
+    /// The way back of a step's rows: `gates` turn from activations to the gradient of what went into them; `dc` turns
+    /// from the gradient of c (from the step after) to that of c₋₁; `before` is c₋₁.
+    fn activate_back [T: Number] [T] (
+        gates: &mut [T], cells: &[T], before: &[T], dh: &[T], dc: &mut [T], h: usize
+    ) {
+        let one = T::one();
+        let rows = cells.chunks_exact(h).zip(before.chunks_exact(h)).zip(dh.chunks_exact(h).zip(dc.chunks_exact_mut(h)));
+        for (gates, ((cells, before), (dh, dc))) in gates.chunks_exact_mut(4 * h).zip(rows) {
+            let (i, rest) = gates.split_at_mut(h);
+            let (f, rest) = rest.split_at_mut(h);
+            let (g, o) = rest.split_at_mut(h);
+            let (g, o) = (&mut g[..h], &mut o[..h]);
+            for at in 0..h {
+                let squashed = cells[at].fast_tanh();
+                let dcell = dc[at] + dh[at] * o[at] * (one - squashed * squashed);
+                o[at] = dh[at] * squashed * o[at] * (one - o[at]);
+                dc[at] = dcell * f[at];
+                f[at] = dcell * before[at] * f[at] * (one - f[at]);
+                let input = i[at];
+                i[at] = dcell * g[at] * input * (one - input);
+                g[at] = dcell * input * (one - g[at] * g[at]);
+            }
+        }
     }
-
-    fn squash(self) -> Self {
-        self.tanh()
-    }
-}
-
-impl Gate for f32 {
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + exp(-self))
-    }
-
-    fn squash(self) -> Self {
-        1.0 - 2.0 / (1.0 + exp(2.0 * self))
-    }
-}
-
-/// e^x in plain arithmetic that the compiler turns into vector instructions: e^x = 2^n · e^r with |r| ≤ ln 2 / 2 and a
-/// Taylor polynomial of degree 7 for e^r (relative error < 3e-7). Clamped to where f32 is normal.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // Adding and subtracting 1.5 · 2^23 rounds to an integer.
-    const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
-    let n = x * std::f32::consts::LOG2_E + ROUND - ROUND;
-    // ln 2 in two parts, so that n · ln 2 is subtracted without rounding.
-    let r = x - n * 0.693_359_375 + n * 2.121_944_4e-4;
-    let mut e = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        e = e * r + coefficient;
-    }
-    e * f32::from_bits(((n as i32 + 127) << 23) as u32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gradcheck::gradcheck;
+    use crate::ops::testing::numbers;
     use candle_core::{DType, Device, IndexOp};
     use candle_nn::rnn::{Direction, LSTM, LSTMConfig, RNN};
-
-    fn numbers(shape: &[usize], seed: f64) -> Tensor {
-        let n: usize = shape.iter().product();
-        let data: Vec<f64> = (0..n).map(|i| (i as f64 * 0.731 + seed).sin() * 0.8).collect();
-        Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
-    }
 
     const LENGTHS: [usize; 4] = [3, 5, 0, 4];
 
@@ -490,16 +440,5 @@ mod tests {
                 "row {row}"
             );
         }
-    }
-
-    #[test]
-    fn the_fast_exponential_is_exact_to_rounding() {
-        for i in -8_000..8_000 {
-            let x = i as f32 * 0.01;
-            let relative = (f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs();
-            assert!(relative < 4e-7, "exp({x}): {relative}");
-        }
-        assert_eq!((f32::squash(50.0), f32::squash(-50.0), f32::sigmoid(90.0)), (1.0, -1.0, 1.0));
-        assert!(f32::sigmoid(-90.0) < 1e-37 && f32::sigmoid(f32::NAN).is_nan());
     }
 }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod basic;
+mod conv;
 mod crf;
 mod dropout;
 mod embedding;
@@ -9,15 +10,20 @@ pub(crate) mod kernel;
 mod linear;
 mod lstm;
 mod norm;
+mod pair;
+mod triangle;
 
 pub use activation::{gelu, relu, sigmoid, silu, tanh};
 pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, sub, sum};
+pub use conv::conv;
 pub use crf::{CrfWeights, Forbidden, crf_loss, crf_marginals, crf_viterbi};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use linear::{linear, lora_linear};
 pub use lstm::{LstmWeights, bilstm};
 pub use norm::{layer_norm, rms_norm};
+pub use pair::{binary_cross_entropy, chain_mean, outer_product, pair_sum, symmetric};
+pub use triangle::{Triangle, triangle_product};
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -1,0 +1,5 @@
+//! Structure: contacts and classes from a sequence.
+
+mod contact;
+
+pub use contact::{ContactClassifier, ContactConfig, ContactOutput, TriangleBlock};
