@@ -6,6 +6,7 @@
 
 pub mod baseline;
 mod compare;
+pub mod hub;
 pub mod metric;
 pub mod report;
 
