@@ -221,9 +221,13 @@ fn write_s2648(
     for (nth, mutation) in all.iter().step_by(11).take(3).enumerate() {
         sheet.merge(mutation.prostata(all.len() + nth));
     }
-    let mut dice = universe.dice(S2648);
-    // further mutations of the first protein that no good row has: 0-based positions counted from the end
-    let wild = fault::letters(61, &mut dice);
+    plant_s2648(&mut sheet, &mut universe.dice(S2648));
+    sheet.finish(out, truth)
+}
+
+/// Bad mutations of a protein that no good row has.
+fn plant_s2648(sheet: &mut Sheet, dice: &mut Dice) {
+    let wild = fault::letters(61, dice);
     let pdb = ghost_pdb(100);
     let mutated = |at: usize, letter: char| {
         let mut sequence = wild.clone();
@@ -270,7 +274,6 @@ fn write_s2648(
     // a synonymous mutation
     let info = format!("{0}31{0}", letter(30));
     sheet.fault("bad_mutation", prostata_row(9_030, &wild, &wild, "-1.0", &pdb, &info, 30));
-    sheet.finish(out, truth)
 }
 
 fn write_fireprot(

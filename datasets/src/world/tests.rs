@@ -172,6 +172,9 @@ fn planted_rows_are_found_again() {
             .or_else(|| seen.check(record["uniprotAccession"].as_str().unwrap(), sequence, ""))
     });
 
+    for (name, bytes) in files.iter().filter(|(name, _)| name.contains("mol_instructions")) {
+        recount_records(truth, name, bytes);
+    }
     recount_mutations(truth, file(stability::S2648));
     recount_chains(truth, file(cath::CHAINS));
     recount_entries(truth, file(swissprot::FILE));
@@ -210,6 +213,29 @@ fn recount_pairs(truth: &Truth, bytes: &[u8], known: &BTreeSet<String>) {
         None
     });
     assert_eq!(balance, 0, "as many partners as strangers");
+}
+
+fn recount_records(truth: &Truth, file: &str, bytes: &[u8]) {
+    let records: Vec<Value> = serde_json::from_slice(bytes).unwrap();
+    let rows: Vec<String> = records.iter().map(Value::to_string).collect();
+    let mut seen = Seen::default();
+    recount(truth, file, rows.iter().map(String::as_bytes), |row| {
+        let record: Value = serde_json::from_str(row).unwrap();
+        let text = |key: &str| record.get(key).and_then(Value::as_str);
+        let (Some(_), Some(input), Some(output)) = (text("instruction"), text("input"), text("output"))
+        else {
+            return Some("malformed");
+        };
+        let design = record["metadata"]["task"] == "protein design";
+        let (fenced, said) = if design { (output, input) } else { (input, output) };
+        let sequence = fenced.trim_matches(['`', '\n']);
+        let id = record["metadata"]["protein_accession"].as_str().unwrap();
+        sequence_fault(sequence).or_else(|| match said.split_whitespace().count() {
+            0 => Some("empty_text"),
+            1 => Some("single_word"),
+            _ => seen.check(id, sequence, said),
+        })
+    });
 }
 
 fn recount_mutations(truth: &Truth, bytes: &[u8]) {
