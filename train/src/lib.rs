@@ -6,5 +6,6 @@ pub mod ema;
 pub mod guard;
 pub mod loss;
 pub mod optim;
+pub mod recipe;
 pub mod run_log;
 pub mod schedule;
