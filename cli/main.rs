@@ -1,4 +1,180 @@
-//! peptalk
+//! The command line: clap, then one call per command.
+
+mod recipe;
+mod stages;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use recipe::Recipe;
+use train::recipe::Existing;
+
 #[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-fn main() {}
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Version and a hash of the sources: written into every result.
+const CODE: &str = env!("PEPTALK_CODE");
+
+/// Recursive models and long tapes need more than the usual 8 MiB.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Protein datasets, models and benchmark numbers that can be trusted
+#[derive(Parser)]
+#[command(name = "peptalk", version = CODE, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to compute on; results do not depend on it [default: one per core]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<std::num::NonZero<usize>>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the made-up sample data: raw files in the formats of the official sites
+    World {
+        /// Where to write the data folder
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Distinct proteins
+        #[arg(long, value_name = "N", default_value_t = datasets::world::Config::default().n_proteins)]
+        proteins: usize,
+        /// Decides every byte
+        #[arg(long, value_name = "N", default_value_t = datasets::world::Config::default().seed)]
+        seed: u64,
+    },
+    /// Turn raw files into tables
+    Ingest {
+        #[command(flatten)]
+        recipe: RecipeArgs,
+        /// Folder that the recipe's file names are relative to
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Where to write the tables
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Run the stages of a recipe in order; what is up to date is skipped, what was interrupted goes on
+    Run {
+        /// The recipe, a TOML file
+        recipe: PathBuf,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Run the embedded recipe on made-up sample data: the whole way from raw files to a report
+    Quickstart {
+        #[command(flatten)]
+        run: RunArgs,
+    },
+}
+
+#[derive(Args)]
+struct RecipeArgs {
+    /// The recipe, a TOML file
+    #[arg(long, value_name = "RECIPE.toml")]
+    config: PathBuf,
+    /// Change one setting of the recipe, such as ss.optim.lr=1e-3
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Folder with the raw files, for recipes without a [world] section
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder for all results [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Change one setting of the recipe, such as ss.optim.lr=1e-3
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Check and print the recipe with all settings, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A command that cannot be begun (exit code 2), or one that failed at work (exit code 1).
+enum Failure {
+    Usage(anyhow::Error),
+    Work(anyhow::Error),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PEPTALK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    // On a thread of its own, for the size of its stack.
+    let worker = std::thread::Builder::new().name("peptalk".into()).stack_size(STACK_BYTES);
+    let failure = match worker.spawn(move || dispatch(cli)).map(std::thread::JoinHandle::join) {
+        Ok(Ok(Ok(()))) => return ExitCode::SUCCESS,
+        Ok(Ok(Err(failure))) => failure,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => Failure::Work(anyhow::Error::new(error).context("starting the worker thread")),
+    };
+    let (error, code) = match failure {
+        Failure::Usage(error) => (error, 2),
+        Failure::Work(error) => (error, 1),
+    };
+    let (text, hints) = explain(&error);
+    eprintln!("error: {text}");
+    for hint in hints {
+        eprintln!("{hint}");
+    }
+    ExitCode::from(code)
+}
+
+/// The chain of causes in one text, and the lines of advice that any of them brought along.
+fn explain(error: &anyhow::Error) -> (String, Vec<String>) {
+    let (mut causes, mut hints) = (Vec::<String>::new(), Vec::new());
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (advice, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint:"));
+        hints.extend(advice.into_iter().map(str::to_owned).filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
+        let text = lines.join("\n");
+        // An error that prints its source itself would say it twice.
+        if !causes.iter().any(|said| said.contains(&text)) {
+            causes.push(text);
+        }
+    }
+    (causes.join(": "), hints)
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    if let Some(threads) = cli.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        pool.context("starting the threads").map_err(Failure::Work)?;
+    }
+    match cli.command {
+        Command::World { out, proteins, seed } => {
+            let config = datasets::world::Config { seed, n_proteins: proteins };
+            stages::world(&config, &out).map_err(Failure::Work)
+        }
+        Command::Ingest { recipe, data, out } => {
+            let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;
+            let config = recipe.section(recipe.ingest.as_ref(), "ingest").map_err(Failure::Usage)?;
+            stages::ingest(config, &data, &out).map_err(Failure::Work)
+        }
+        Command::Run { recipe, run } => {
+            let recipe = Recipe::load(&recipe, &run.set).map_err(Failure::Usage)?;
+            start(&recipe, &run)
+        }
+        Command::Quickstart { run } => {
+            let recipe = Recipe::quickstart(&run.set).map_err(Failure::Usage)?;
+            start(&recipe, &run)
+        }
+    }
+}
+
+fn start(recipe: &Recipe, run: &RunArgs) -> Result<(), Failure> {
+    let out = run.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    let data = recipe.data(run.data.as_deref(), &out).map_err(Failure::Usage)?;
+    print!("{}", recipe.resolved().map_err(Failure::Usage)?);
+    if run.dry_run {
+        return Ok(());
+    }
+    stages::run(recipe, &data, &out).map_err(Failure::Work)
+}

@@ -1,4 +1,16 @@
-//! End to end, one module per subject.
+//! End to end, one binary. Unit tests stand beside the code; what needs the program, several crates or real data is here.
 
+/// Help texts, exit codes and what a wrong call is told.
+mod cli;
 /// Raw files to tables: every record accounted for, bad input of every kind, identical bytes.
 mod ingest;
+/// What the tests share.
+mod kit;
+/// The arrows between the crates, and one version of what must be one.
+mod layering;
+/// Optimiser and schedule against TRL's record of a run.
+mod optim;
+/// Every recipe in `recipes/` is whole.
+mod recipes;
+/// A run that is killed ends in the bytes of one that is not.
+mod run;

@@ -29,8 +29,8 @@ pub struct Stage<'a> {
     pub folder: PathBuf,
     /// Its resolved settings.
     pub config: toml::Table,
-    /// Files and folders that it reads.
-    pub inputs: Vec<PathBuf>,
+    /// Files and folders that it reads, with the names that the stamp knows them by.
+    pub inputs: Vec<(String, PathBuf)>,
     /// Whether it goes on after a kill (training) or begins again (ingest).
     pub resumes: bool,
     /// Does the work, given the folder and whether an interrupted run is to be resumed.
@@ -71,10 +71,20 @@ struct Stamp {
     stage: String,
     code: String,
     config: toml::Table,
-    /// SHA-256 by path, relative to the input it was found under.
+    /// SHA-256 by name of the input, or path of a file in it.
     inputs: BTreeMap<String, String>,
 }
 
+/// `begun.json`.
+#[derive(Serialize, Deserialize)]
+struct Begun {
+    #[serde(flatten)]
+    stamp: Stamp,
+    /// Where the inputs lie, so that the run can be resumed without naming them again.
+    paths: Vec<PathBuf>,
+}
+
+/// `done.json`.
 #[derive(Serialize, Deserialize)]
 struct Done {
     #[serde(flatten)]
@@ -92,8 +102,8 @@ impl Stage<'_> {
         let stamp = self.stamp(code)?;
         let done: Option<Done> = read_json(&self.folder.join(DONE))?;
         let finished = done.as_ref().filter(|done| done.stamp == stamp);
-        let begun: Option<Stamp> = read_json(&self.folder.join(BEGUN))?;
-        let old = done.as_ref().map(|done| &done.stamp).or(begun.as_ref());
+        let begun: Option<Begun> = read_json(&self.folder.join(BEGUN))?;
+        let old = done.as_ref().map(|done| &done.stamp).or(begun.as_ref().map(|begun| &begun.stamp));
         if existing == Existing::Refuse && old.is_some() {
             bail!(
                 "{} holds a run already\nhint: --resume goes on with it; or give another --out",
@@ -105,7 +115,7 @@ impl Stage<'_> {
         {
             return Ok(Outcome::UpToDate);
         }
-        let resumed = self.resumes && finished.is_none() && begun.as_ref() == Some(&stamp);
+        let resumed = self.resumes && finished.is_none() && begun.as_ref().is_some_and(|begun| begun.stamp == stamp);
         if !resumed {
             let why = old.map_or_else(Vec::new, |old| old.differences(&stamp));
             ensure!(
@@ -131,7 +141,8 @@ impl Stage<'_> {
         if self.resumes {
             fs::create_dir_all(&self.folder)?;
             config::save_or_compare(&self.folder, &self.config)?;
-            write_json(&self.folder.join(BEGUN), stamp)?;
+            let paths = self.inputs.iter().map(|(_, path)| std::path::absolute(path)).collect::<Result<_, _>>()?;
+            write_json(&self.folder.join(BEGUN), &Begun { stamp: stamp.clone(), paths })?;
         }
         (self.work)(&self.folder, resumed).with_context(|| format!("stage {}", self.name))?;
         config::save_or_compare(&self.folder, &self.config)?;
@@ -143,24 +154,30 @@ impl Stage<'_> {
         Ok(Outcome::Done { took: begin.elapsed(), resumed })
     }
 
-    /// Removes older results; first by a rename, so that a kill in between leaves none that look whole.
+    /// Empties the folder, the stamps first, so that a kill in between leaves nothing that looks whole.
     fn clear(&self) -> Result<()> {
         if !self.folder.exists() {
             return Ok(());
         }
-        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
-        let doomed = self.folder.with_file_name(format!(".{name}.old"));
-        if doomed.exists() {
-            fs::remove_dir_all(&doomed)?;
+        for name in [DONE, BEGUN] {
+            if self.folder.join(name).exists() {
+                fs::remove_file(self.folder.join(name))?;
+            }
         }
-        fs::rename(&self.folder, &doomed)?;
-        Ok(fs::remove_dir_all(doomed)?)
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false if entry.file_name() == LOCK => {}
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(())
     }
 
     fn stamp(&self, code: &str) -> Result<Stamp> {
         let mut inputs = BTreeMap::new();
-        for input in &self.inputs {
-            let name = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (name, input) in &self.inputs {
             ensure!(
                 input.exists(),
                 "stage {} reads {}, which is not there\nhint: run the stage that writes it first",
@@ -170,7 +187,7 @@ impl Stage<'_> {
             match input.is_dir() {
                 true => inputs
                     .extend(hashes(input)?.into_iter().map(|(file, hash)| (format!("{name}/{file}"), hash))),
-                false => drop(inputs.insert(input.display().to_string(), sha256(input)?)),
+                false => drop(inputs.insert(name.clone(), sha256(input)?)),
             }
         }
         Ok(Stamp { stage: self.name.to_owned(), code: code.to_owned(), config: self.config.clone(), inputs })
@@ -194,6 +211,14 @@ impl Stamp {
     }
 }
 
+/// The inputs of the unfinished run in `folder`, if there is one.
+///
+/// # Errors
+/// When its file cannot be read.
+pub fn interrupted(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
+    Ok(read_json::<Begun>(&folder.join(BEGUN))?.map(|begun| begun.paths))
+}
+
 /// Holds a folder for one run at a time. The system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock lives as long as the open file")] std::fs::File);
@@ -202,10 +227,16 @@ impl Lock {
     /// Takes the folder, which is made if need be.
     ///
     /// # Errors
-    /// When another process holds it.
+    /// When another process holds it, or when it is neither empty nor the folder of an earlier run: what lies in a run
+    /// folder may be replaced, and nobody's own files shall be.
     pub fn take(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let path = folder.join(LOCK);
+        ensure!(
+            path.exists() || fs::read_dir(folder)?.next().is_none(),
+            "{} holds files, but no earlier run\nhint: give a new or empty folder as --out",
+            folder.display()
+        );
         let file = fs::OpenOptions::new().create(true).append(true).open(&path)?.into_parts().0;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
@@ -295,7 +326,7 @@ mod tests {
             name: "copy",
             folder: place.join("copy"),
             config: config.parse().unwrap(),
-            inputs: vec![input],
+            inputs: vec![("in".into(), input)],
             resumes: true,
             work: Box::new(work),
         }
@@ -367,10 +398,13 @@ mod tests {
     #[test]
     fn one_run_per_folder() {
         let place = place();
-        let first = Lock::take(place.path()).unwrap();
-        assert!(Lock::take(place.path()).unwrap_err().to_string().contains("another run works in"));
+        assert!(Lock::take(place.path()).unwrap_err().to_string().contains("holds files"));
+        let run = place.path().join("run");
+        let first = Lock::take(&run).unwrap();
+        assert!(Lock::take(&run).unwrap_err().to_string().contains("another run works in"));
         drop(first);
-        Lock::take(place.path()).unwrap();
+        fs::write(run.join("done.json"), "").unwrap();
+        Lock::take(&run).unwrap();
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! Help texts, exit codes and what a wrong call is told.
+
+use crate::kit::{root, run};
+
+fn recipe(text: &str) -> (tempfile::TempDir, String) {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("recipe.toml");
+    fs_err::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (place, path)
+}
+
+const TINY: &str = "name = \"tiny\"\nseed = 1\n[world]\nn_proteins = 97\n";
+
+/// Every help text in one file, so that a change of the command line is seen in review.
+#[test]
+fn help_is_what_the_documents_say() {
+    let help = |args: &[&str]| {
+        let (code, out, _) = run(&[args, &["--help"]].concat());
+        assert_eq!(code, 0);
+        out
+    };
+    let top = help(&[]);
+    let mut all = format!("# The command line\n\n```\n$ peptalk --help\n{top}```\n");
+    let commands = top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for command in commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        all += &format!("\n```\n$ peptalk {command} --help\n{}```\n", help(&[command]));
+    }
+    let path = root().join("docs/cli.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs_err::write(&path, &all).unwrap();
+    }
+    let want = fs_err::read_to_string(&path).unwrap_or_default();
+    assert_eq!(all, want, "docs/cli.md is old; UPDATE_GOLDEN=1 writes it");
+}
+
+#[test]
+fn a_call_that_cannot_be_begun_ends_with_2_and_a_failed_one_with_1() {
+    let (place, path) = recipe(TINY);
+    let out = place.path().join("out");
+    let out = out.to_str().unwrap();
+    for (args, code, say) in [
+        (vec!["runn"], 2, "unrecognized subcommand 'runn'"),
+        (vec!["run", "no.toml"], 2, "no.toml"),
+        (vec!["run", &path, "--out", out, "--set", "world.n=3"], 2, "there are n_proteins, seed"),
+        (vec!["run", &path, "--out", out, "--set", "sed=3"], 2, "there is no \"sed\""),
+        (vec!["run", &path, "--out", out, "--data", "."], 2, "hint: leave out --data"),
+        (vec!["world", "--out", out, "--proteins", "3"], 1, "hint: choose 97"),
+    ] {
+        let (got, _, err) = run(&args);
+        assert_eq!(got, code, "{args:?}: {err}");
+        assert!(err.contains(say), "{args:?}: {err}");
+        assert!(!err.contains("panicked"), "{err}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_recipe_is_named_with_the_names_that_are_right() {
+    for (text, says) in [
+        ("name = \"x\"\nseed = 1\n", vec!["no section [world]", "hint: give their folder with --data DIR"]),
+        ("name = \"x\"\nseed = 1\n[wurld]\n", vec!["wurld", "world", "ingest"]),
+        ("name = \"x\"\nseed = 1\n[world]\nproteins = 1\n", vec!["proteins", "n_proteins"]),
+        ("name = \"x\"\n", vec!["seed"]),
+        ("name = \"x/y\"\nseed = 1\n", vec!["no name for a folder"]),
+        ("name = ", vec!["recipe.toml", "line 1"]),
+    ] {
+        let (_place, path) = recipe(text);
+        let (code, _, err) = run(&["run", &path]);
+        assert_eq!(code, 2, "{text}: {err}");
+        for say in says {
+            assert!(err.contains(say), "{text}: {err}");
+        }
+    }
+}
+
+#[test]
+fn the_seed_of_the_recipe_is_that_of_its_sections() {
+    let (_place, path) = recipe(TINY);
+    let world = |set: &[&str]| {
+        let args = [&["run", &path, "--dry-run"], set].concat();
+        let table: toml::Table = run(&args).1.parse().unwrap();
+        (table["seed"].as_integer().unwrap(), table["world"]["seed"].as_integer().unwrap())
+    };
+    assert_eq!(world(&[]), (1, 1));
+    assert_eq!(world(&["--set", "seed=5"]), (5, 5));
+    assert_eq!(world(&["--set", "world.seed=3"]), (1, 3));
+}
+
+#[test]
+fn files_of_others_are_not_replaced() {
+    let (place, path) = recipe(TINY);
+    let out = place.path().to_str().unwrap();
+    let (code, _, err) = run(&["run", &path, "--out", out]);
+    assert_eq!(code, 1);
+    assert!(err.contains("no earlier run") && err.contains("hint:"), "{err}");
+    assert!(place.path().join("recipe.toml").exists());
+}

@@ -1,0 +1,55 @@
+//! What the tests share: the program, places to run it, reference data, and one comparison of numbers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Where the checkout is.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program, on one thread, quiet.
+pub(crate) fn peptalk() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peptalk"));
+    command.env("PEPTALK_LOG", "warn").args(["--threads", "1"]);
+    command
+}
+
+/// Runs the program; gives exit code, standard output and standard error.
+pub(crate) fn run(args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = peptalk().args(args).output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
+    (status.code().expect("no signal ended the program"), text(stdout), text(stderr))
+}
+
+/// A path of the reference data beside the checkout (or in `PEPTALK_SHARED`); says so when it is not there.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let place = std::env::var_os("PEPTALK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from).join(path);
+    if !place.exists() {
+        eprintln!("skipped: needs ../shared/{path}");
+        return None;
+    }
+    Some(place)
+}
+
+/// How close is close.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tol {
+    /// Computed in f64 on both sides.
+    F64,
+    /// Another implementation, in f32.
+    Parity,
+}
+
+/// Compares two lists of numbers, absolutely up to 1 and relatively above.
+#[track_caller]
+pub(crate) fn assert_close(got: &[f64], want: &[f64], tol: Tol) {
+    let limit = match tol {
+        Tol::F64 => 1e-9,
+        Tol::Parity => 1e-4,
+    };
+    assert_eq!(got.len(), want.len(), "number of values");
+    for (at, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= limit * w.abs().max(1.0), "value {at}: got {g}, want {w} ({tol:?})");
+    }
+}
