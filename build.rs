@@ -5,8 +5,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
-const SOURCES: &[&str] =
-    &["Cargo.lock", "cli", "ingest/src", "datasets/src", "models/src", "rewards/src", "train/src", "eval/src"];
+const SOURCES: &[&str] = &[
+    "Cargo.lock",
+    "cli",
+    "ingest/src",
+    "datasets/src",
+    "models/src",
+    "rewards/src",
+    "train/src",
+    "eval/src",
+];
 
 fn main() -> io::Result<()> {
     let mut files = Vec::new();

@@ -3,13 +3,13 @@
 mod recipe;
 mod stages;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use recipe::Recipe;
-use train::recipe::Existing;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -106,7 +106,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("PEPTALK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_timer(tracing_subscriber::fmt::time::uptime())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     // On a thread of its own, for the size of its stack.
     let worker = std::thread::Builder::new().name("peptalk".into()).stack_size(STACK_BYTES);
     let failure = match worker.spawn(move || dispatch(cli)).map(std::thread::JoinHandle::join) {
@@ -132,8 +138,11 @@ fn explain(error: &anyhow::Error) -> (String, Vec<String>) {
     let (mut causes, mut hints) = (Vec::<String>::new(), Vec::new());
     for cause in error.chain() {
         let text = cause.to_string();
-        let (advice, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint:"));
-        hints.extend(advice.into_iter().map(str::to_owned).filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
+        let (advice, lines): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with("hint:"));
+        hints.extend(
+            advice.into_iter().map(str::to_owned).filter(|hint| !hints.contains(hint)).collect::<Vec<_>>(),
+        );
         let text = lines.join("\n");
         // An error that prints its source itself would say it twice.
         if !causes.iter().any(|said| said.contains(&text)) {

@@ -46,7 +46,14 @@ pub(crate) fn run(recipe: &Recipe, data: &Path, out: &Path) -> Result<()> {
 fn plan<'a>(recipe: &'a Recipe, data: &'a Path, out: &Path) -> Result<Vec<Stage<'a>>> {
     let mut stages = Vec::new();
     let mut push = |name: &'static str, folder: &str, inputs, resumes, work: Work<'a>| -> Result<()> {
-        stages.push(Stage { name, folder: out.join(folder), config: recipe.only(name)?, inputs, resumes, work });
+        stages.push(Stage {
+            name,
+            folder: out.join(folder),
+            config: recipe.only(name)?,
+            inputs,
+            resumes,
+            work,
+        });
         Ok(())
     };
     if let Some(config) = &recipe.world {

@@ -22,7 +22,8 @@ fn help_is_what_the_documents_say() {
     };
     let top = help(&[]);
     let mut all = format!("# The command line\n\n```\n$ peptalk --help\n{top}```\n");
-    let commands = top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands =
+        top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     for command in commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
         all += &format!("\n```\n$ peptalk {command} --help\n{}```\n", help(&[command]));
     }

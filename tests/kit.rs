@@ -24,7 +24,8 @@ pub(crate) fn run(args: &[&str]) -> (i32, String, String) {
 
 /// A path of the reference data beside the checkout (or in `PEPTALK_SHARED`); says so when it is not there.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
-    let place = std::env::var_os("PEPTALK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from).join(path);
+    let place =
+        std::env::var_os("PEPTALK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from).join(path);
     if !place.exists() {
         eprintln!("skipped: needs ../shared/{path}");
         return None;
@@ -37,8 +38,6 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
 pub(crate) enum Tol {
     /// Computed in f64 on both sides.
     F64,
-    /// Another implementation, in f32.
-    Parity,
 }
 
 /// Compares two lists of numbers, absolutely up to 1 and relatively above.
@@ -46,7 +45,6 @@ pub(crate) enum Tol {
 pub(crate) fn assert_close(got: &[f64], want: &[f64], tol: Tol) {
     let limit = match tol {
         Tol::F64 => 1e-9,
-        Tol::Parity => 1e-4,
     };
     assert_eq!(got.len(), want.len(), "number of values");
     for (at, (g, w)) in got.iter().zip(want).enumerate() {

@@ -34,7 +34,10 @@ fn crates_use_only_what_their_arrows_say() {
             .filter_map(|section| manifest.get(*section))
             .flat_map(|section| section.as_table().unwrap().keys().cloned());
         for dependency in used.filter(|dependency| members.contains(dependency)) {
-            assert!(allowed.contains(&dependency.as_str()), "{name} must not use {dependency}, only {allowed:?}");
+            assert!(
+                allowed.contains(&dependency.as_str()),
+                "{name} must not use {dependency}, only {allowed:?}"
+            );
         }
     }
 }

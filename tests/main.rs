@@ -8,7 +8,7 @@ mod ingest;
 mod kit;
 /// The arrows between the crates, and one version of what must be one.
 mod layering;
-/// Optimiser and schedule against TRL's record of a run.
+/// The schedule against TRL's record of a run.
 mod optim;
 /// Every recipe in `recipes/` is whole.
 mod recipes;

@@ -1,20 +1,25 @@
-//! Optimiser and schedule against TRL's record of a run.
+//! The schedule against TRL's record of a run.
 
 use candle_core::{Device, Tensor};
 use models::{Param, Params};
-use train::optim::{AdamW, GroupConfig, OptimConfig, ParamGroups, Tensors};
+use train::optim::{GroupConfig, OptimConfig};
 use train::schedule::{ScheduleConfig, ScheduleKind};
 
 use crate::kit::{Tol, assert_close, shared};
 
 #[test]
 fn learning_rates_are_trl_s() {
-    for (name, kind) in [("lora_cosine", ScheduleKind::Cosine), ("lora_linear_noclip", ScheduleKind::Linear)] {
+    for (name, kind) in [("lora_cosine", ScheduleKind::Cosine), ("lora_linear_noclip", ScheduleKind::Linear)]
+    {
         let Some(path) = shared(&format!("fixtures/sft/{name}.json")) else { return };
         let record: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
         let number = |key: &str| record["config"][key].as_f64().unwrap();
-        let want: Vec<f64> =
-            record["steps"].as_array().unwrap().iter().map(|step| step["lr_used"].as_f64().unwrap()).collect();
+        let want: Vec<f64> = record["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["lr_used"].as_f64().unwrap())
+            .collect();
         let group = GroupConfig { pattern: "*".into(), lr_factor: 1.0, weight_decay: 0.0, clip_norm: 1.0 };
         let config = OptimConfig {
             lr: number("learning_rate"),
@@ -30,4 +35,3 @@ fn learning_rates_are_trl_s() {
         assert_close(&got, &want, Tol::F64);
     }
 }
-

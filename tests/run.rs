@@ -98,7 +98,9 @@ fn a_second_run_does_nothing_and_a_changed_one_only_what_it_must() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let text = String::from_utf8(done.stdout).unwrap();
         let table = text.lines().skip_while(|line| !line.starts_with("stage ")).skip(1);
-        table.map(|line| line.split("  ").next().unwrap().to_owned() + "|" + line[10..22].trim()).collect::<Vec<_>>()
+        table
+            .map(|line| line.split("  ").next().unwrap().to_owned() + "|" + line[10..22].trim())
+            .collect::<Vec<_>>()
     };
     let first = run(&[]);
     assert!(first.iter().all(|stage| stage.ends_with("|done")), "{first:?}");

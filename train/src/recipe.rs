@@ -115,7 +115,8 @@ impl Stage<'_> {
         {
             return Ok(Outcome::UpToDate);
         }
-        let resumed = self.resumes && finished.is_none() && begun.as_ref().is_some_and(|begun| begun.stamp == stamp);
+        let resumed =
+            self.resumes && finished.is_none() && begun.as_ref().is_some_and(|begun| begun.stamp == stamp);
         if !resumed {
             let why = old.map_or_else(Vec::new, |old| old.differences(&stamp));
             ensure!(
@@ -141,7 +142,8 @@ impl Stage<'_> {
         if self.resumes {
             fs::create_dir_all(&self.folder)?;
             config::save_or_compare(&self.folder, &self.config)?;
-            let paths = self.inputs.iter().map(|(_, path)| std::path::absolute(path)).collect::<Result<_, _>>()?;
+            let paths =
+                self.inputs.iter().map(|(_, path)| std::path::absolute(path)).collect::<Result<_, _>>()?;
             write_json(&self.folder.join(BEGUN), &Begun { stamp: stamp.clone(), paths })?;
         }
         (self.work)(&self.folder, resumed).with_context(|| format!("stage {}", self.name))?;
