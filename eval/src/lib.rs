@@ -7,7 +7,10 @@
 pub mod baseline;
 mod compare;
 pub mod hub;
+pub mod contact;
+mod dataset;
 pub mod metric;
 pub mod report;
+pub mod ss;
 
 pub use compare::{Comparison, Kind};

@@ -4,6 +4,7 @@
 //! [`Param`]s, built through [`Weights`] under the name they have in a checkpoint.
 
 pub mod fold;
+mod folder;
 #[doc(hidden)]
 pub mod gradcheck;
 pub mod layers;

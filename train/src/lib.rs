@@ -2,10 +2,13 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod contact;
 pub mod ema;
 pub mod guard;
 pub mod loss;
 pub mod optim;
 pub mod recipe;
+pub mod progress;
 pub mod run_log;
 pub mod schedule;
+pub mod ss;

@@ -1,12 +1,15 @@
 //! The contact classifier: a residue tower, a pair tower, and two heads.
 
+use std::path::Path;
+
 use candle_core::{Result, Tensor, bail};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::folder;
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::ops::{self, Triangle};
-use crate::param::Param;
+use crate::param::{Param, Params};
 use crate::ss::{BiLstm, ConvBlock};
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
@@ -57,6 +60,7 @@ pub struct ContactClassifier {
     pair_norm: LayerNorm,
     contact: Linear,
     class: Linear,
+    params: Params,
 }
 
 /// What the heads say.
@@ -72,8 +76,8 @@ impl ContactClassifier {
     /// Weights as PyTorch draws them.
     ///
     /// # Errors
-    /// On a configuration that no model has, and as [`Weights::get`].
-    pub fn new(config: &ContactConfig, weights: &Weights) -> Result<Self> {
+    /// On a configuration that no model has, and as [`Weights::finish`].
+    pub fn new(config: ContactConfig, weights: Weights) -> Result<Self> {
         let sizes = [config.single, config.pair, config.outer, config.triangle, config.n_classes];
         if sizes.contains(&0) || !config.single.is_multiple_of(2) || config.kernel.is_multiple_of(2) {
             bail!("contact model: widths must be positive, `single` even, `kernel` odd, got {config:?}");
@@ -81,9 +85,8 @@ impl ContactClassifier {
         let (single, pair) = (config.single, config.pair);
         let convs = (0..config.conv_layers)
             .map(|i| ConvBlock::new(single, config.kernel, &weights.pp("convs").pp(i)));
-        let blocks = (0..config.blocks).map(|i| PairBlock::new(config, &weights.pp("blocks").pp(i)));
+        let blocks = (0..config.blocks).map(|i| PairBlock::new(&config, &weights.pp("blocks").pp(i)));
         Ok(Self {
-            config: config.clone(),
             embedding: Embedding::new(&weights.pp("embedding"), config.n_tokens, single, 1.0)?,
             convs: convs.collect::<Result<_>>()?,
             lstm: BiLstm::new(single, single / 2, &weights.pp("lstm"))?,
@@ -95,7 +98,31 @@ impl ContactClassifier {
             pair_norm: LayerNorm::new(&weights.pp("pair_norm"), pair, EPS)?,
             contact: Linear::new(&weights.pp("contact"), pair, 1)?,
             class: Linear::new(&weights.pp("class"), single, config.n_classes)?,
+            params: weights.finish()?,
+            config,
         })
+    }
+
+    /// Reads the folder that [`ContactClassifier::save`] wrote.
+    ///
+    /// # Errors
+    /// Names the file that is missing or does not fit.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let (config, weights) = folder::load(folder)?;
+        Self::new(config, weights)
+    }
+
+    /// Writes `config.json` and `model.safetensors`.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        folder::save(folder, &self.config, &self.params)
+    }
+
+    /// All weights.
+    pub fn params(&self) -> &Params {
+        &self.params
     }
 
     /// What it was built from.

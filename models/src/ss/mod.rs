@@ -1,12 +1,15 @@
 //! Secondary structure: residues → Q8 by a conditional random field, Q3 beside it.
 
+use std::path::Path;
+
 use candle_core::{Result, Tensor, bail};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::folder;
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::ops::{self, CrfWeights, LstmWeights};
-use crate::param::Param;
+use crate::param::{Param, Params};
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
 
@@ -51,6 +54,7 @@ pub struct BiLstmCrf {
     q8: Linear,
     q3: Linear,
     crf: Crf,
+    params: Params,
 }
 
 /// What the heads say.
@@ -66,8 +70,8 @@ impl BiLstmCrf {
     /// Weights as PyTorch draws them; CRF scores start at 0, so training starts from independent residues.
     ///
     /// # Errors
-    /// On a configuration that no model has, and as [`Weights::get`].
-    pub fn new(config: &BiLstmCrfConfig, weights: &Weights) -> Result<Self> {
+    /// On a configuration that no model has, and as [`Weights::finish`].
+    pub fn new(config: BiLstmCrfConfig, weights: Weights) -> Result<Self> {
         if config.kernel.is_multiple_of(2)
             || config.hidden == 0
             || config.projection == 0
@@ -81,7 +85,6 @@ impl BiLstmCrf {
         let convs = (0..config.conv_layers)
             .map(|i| ConvBlock::new(config.embed, config.kernel, &weights.pp("convs").pp(i)));
         Ok(Self {
-            config: config.clone(),
             embedding: Embedding::new(&weights.pp("embedding"), config.n_tokens, config.embed, 1.0)?,
             convs: convs.collect::<Result<_>>()?,
             lstm: BiLstm::new(config.embed, config.hidden, &weights.pp("lstm"))?,
@@ -90,7 +93,31 @@ impl BiLstmCrf {
             q8: Linear::new(&weights.pp("q8"), config.projection, STATES.0)?,
             q3: Linear::new(&weights.pp("q3"), config.projection, STATES.1)?,
             crf: Crf::new(STATES.0, &weights.pp("crf"))?,
+            params: weights.finish()?,
+            config,
         })
+    }
+
+    /// Reads the folder that [`BiLstmCrf::save`] wrote.
+    ///
+    /// # Errors
+    /// Names the file that is missing or does not fit.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let (config, weights) = folder::load(folder)?;
+        Self::new(config, weights)
+    }
+
+    /// Writes `config.json` and `model.safetensors`.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        folder::save(folder, &self.config, &self.params)
+    }
+
+    /// All weights.
+    pub fn params(&self) -> &Params {
+        &self.params
     }
 
     /// What it was built from.

@@ -2,7 +2,6 @@ use candle_core::{DType, Device, IndexOp};
 use rand::SeedableRng;
 
 use super::*;
-use crate::Params;
 
 const LENGTHS: [usize; 4] = [17, 11, 13, 5];
 
@@ -24,10 +23,12 @@ fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
-fn model(config: &BiLstmCrfConfig) -> (BiLstmCrf, Params) {
-    let weights = Weights::random(|name| rng(name.bytes().map(u64::from).sum()));
-    let model = BiLstmCrf::new(config, &weights).unwrap();
-    (model, weights.finish().unwrap())
+fn weights() -> Weights {
+    Weights::random(|name| rng(name.bytes().map(u64::from).sum()))
+}
+
+fn model(config: BiLstmCrfConfig) -> BiLstmCrf {
+    BiLstmCrf::new(config, weights()).unwrap()
 }
 
 fn tokens() -> Tensor {
@@ -47,7 +48,7 @@ fn bits(t: Tensor) -> Vec<f32> {
 
 #[test]
 fn a_chain_gives_the_same_bits_alone_and_in_a_padded_batch() {
-    let (model, _) = model(&config());
+    let model = model(config());
     let all = model.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap();
     let paths = model.viterbi(all.q8.value(), &LENGTHS).unwrap();
     for (row, &n) in LENGTHS.iter().enumerate() {
@@ -65,14 +66,14 @@ fn a_chain_gives_the_same_bits_alone_and_in_a_padded_batch() {
 
 #[test]
 fn every_residue_changes_the_output_and_every_weight_has_a_gradient() {
-    let (model, params) = model(&config());
+    let model = model(config());
     let tape = Tape::on();
     let out = model.forward(&tape, &tokens(), &LENGTHS, Some(&mut rng(3))).unwrap();
     let loss = model.crf_loss(&tape, &out.q8, &labels(), &LENGTHS).unwrap();
     let loss =
         ops::add(&tape, &loss, &ops::mean(&tape, &ops::mul(&tape, &out.q3, &out.q3).unwrap()).unwrap());
     let grads = tape.backward(&loss.unwrap()).unwrap();
-    for param in params.iter() {
+    for param in model.params().iter() {
         let grad =
             grads.params.get(&**param.name()).unwrap_or_else(|| panic!("{} has no gradient", param.name()));
         let norm = grad.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
@@ -92,8 +93,7 @@ fn every_residue_changes_the_output_and_every_weight_has_a_gradient() {
 
 #[test]
 fn four_chains_are_learnt_by_heart() {
-    let config = BiLstmCrfConfig { dropout: 0.0, ..config() };
-    let (model, params) = model(&config);
+    let model = model(BiLstmCrfConfig { dropout: 0.0, ..config() });
     let mut losses = vec![];
     let mut velocity = std::collections::BTreeMap::<String, Tensor>::new();
     for _ in 0..250 {
@@ -107,7 +107,7 @@ fn four_chains_are_learnt_by_heart() {
                 Some(v) => (grad + (v * 0.9).unwrap()).unwrap(),
                 None => grad,
             };
-            let param = params.get(&name).unwrap();
+            let param = model.params().get(&name).unwrap();
             param.assign(&(param.value() - (&v * 0.05).unwrap()).unwrap()).unwrap();
             velocity.insert(name, v);
         }
@@ -126,12 +126,30 @@ fn four_chains_are_learnt_by_heart() {
 
 #[test]
 fn configurations_that_no_model_has_are_refused() {
-    let weights = Weights::random(|_| rng(0));
     for bad in [
         BiLstmCrfConfig { kernel: 4, ..config() },
         BiLstmCrfConfig { hidden: 0, ..config() },
         BiLstmCrfConfig { forbidden: vec![(8, 0)], ..config() },
     ] {
-        assert!(BiLstmCrf::new(&bad, &weights).is_err());
+        assert!(BiLstmCrf::new(bad, weights()).is_err());
     }
+}
+
+#[test]
+fn a_saved_model_is_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = model(config());
+    model.save(dir.path()).unwrap();
+    let loaded = BiLstmCrf::load(dir.path()).unwrap();
+    assert_eq!(loaded.config(), model.config());
+    let output =
+        |m: &BiLstmCrf| bits(m.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap().q8.value().clone());
+    assert_eq!(output(&loaded), output(&model));
+    let names: Vec<&str> = model.params().iter().map(|p| &**p.name()).collect();
+    assert!(
+        names.contains(&"lstm.weight_hh_l0_reverse") && names.contains(&"crf.start_transitions"),
+        "{names:?}"
+    );
+    let error = BiLstmCrf::load(&dir.path().join("none")).unwrap_err().to_string();
+    assert!(error.contains("config.json"), "{error}");
 }

@@ -1,5 +1,8 @@
 //! Losses: one file per task, and the list that totals and logs them.
 
+pub mod fold;
+pub mod ss;
+
 use anyhow::{Result, ensure};
 use candle_core::DType;
 use models::{Tape, Var, ops};

@@ -2,7 +2,6 @@ use candle_core::{D, DType, Device, IndexOp};
 use rand::SeedableRng;
 
 use super::*;
-use crate::Params;
 
 const LENGTHS: [usize; 3] = [13, 7, 11];
 
@@ -30,10 +29,8 @@ fn weights() -> Weights {
     Weights::random(|name| rng(name.bytes().map(u64::from).sum()))
 }
 
-fn model() -> (ContactClassifier, Params) {
-    let weights = weights();
-    let model = ContactClassifier::new(&config(), &weights).unwrap();
-    (model, weights.finish().unwrap())
+fn model() -> ContactClassifier {
+    ContactClassifier::new(config(), weights()).unwrap()
 }
 
 fn tokens() -> Tensor {
@@ -47,7 +44,7 @@ fn bits(t: Tensor) -> Vec<f32> {
 
 #[test]
 fn a_chain_gives_the_same_bits_alone_and_in_a_padded_batch() {
-    let (model, _) = model();
+    let model = model();
     let all = model.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap();
     for (row, &n) in LENGTHS.iter().enumerate() {
         let alone = tokens().i((row..row + 1, ..n)).unwrap();
@@ -61,7 +58,7 @@ fn a_chain_gives_the_same_bits_alone_and_in_a_padded_batch() {
 
 #[test]
 fn four_maps_are_learnt_and_every_weight_has_a_gradient() {
-    let (model, params) = model();
+    let model = model();
     let target = |i: usize| f32::from(u8::from((i / 13 % 13 + i % 13) % 5 == 0));
     let targets =
         Tensor::from_vec((0..3 * 169).map(target).collect::<Vec<f32>>(), (3, 13, 13), &Device::Cpu).unwrap();
@@ -79,7 +76,7 @@ fn four_maps_are_learnt_and_every_weight_has_a_gradient() {
         let loss = ops::add(&tape, &map, &class).unwrap();
         losses.push(loss.value().to_scalar::<f32>().unwrap());
         let grads = tape.backward(&loss).unwrap().params;
-        for param in params.iter() {
+        for param in model.params().iter() {
             let grad =
                 grads.get(&**param.name()).unwrap_or_else(|| panic!("{} has no gradient", param.name()));
             let norm = grad.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();

@@ -1,0 +1,115 @@
+//! Where a run by epochs stands, and whether its tables may be trained on.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use datasets::sampler::Position;
+use serde::{Deserialize, Serialize};
+
+/// The counters in a checkpoint of a run by epochs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The batch that comes next.
+    pub position: Position,
+    /// Epochs that were validated.
+    pub validated: u64,
+    /// Best validation score so far; the model that had it lies in `RUN/model`.
+    pub best: Option<f64>,
+    /// Validations since then.
+    pub stale: u64,
+    /// Steps that the guard skipped.
+    pub skipped: u64,
+    /// Updates of the moving average.
+    pub ema_updates: u64,
+}
+
+impl Progress {
+    /// Whether an epoch has just ended that was not validated yet.
+    pub fn wants_validation(&self) -> bool {
+        self.position.batch == 0 && self.validated < self.position.epoch
+    }
+
+    /// Takes the score of a validation (higher is better); true when it is the best so far.
+    pub fn validated(&mut self, score: f64) -> bool {
+        self.validated = self.position.epoch;
+        let better = self.best.is_none_or(|best| score > best);
+        if better {
+            self.best = Some(score);
+        }
+        self.stale = if better { 0 } else { self.stale + 1 };
+        better
+    }
+
+    /// Moves on by one of an epoch's `n` batches.
+    pub fn advance(&mut self, n: usize) {
+        self.position.batch += 1;
+        if self.position.batch == n as u64 {
+            self.position = Position { epoch: self.position.epoch + 1, batch: 0 };
+        }
+    }
+}
+
+/// Pairs (held out, trained on) in `audit.json`, by how they are alike.
+#[derive(Deserialize)]
+struct Audit {
+    exact: Vec<(String, String)>,
+    cluster: Vec<(String, String)>,
+    alike: Vec<(String, String)>,
+}
+
+/// Refuses tables in which a held-out protein has a relative in train, by the audit that `ingest` wrote.
+///
+/// # Errors
+/// When there is no audit, or it names leaks; the first are listed.
+pub fn refuse_leaks(tables: &Path) -> Result<()> {
+    let path = tables.join("audit.json");
+    let text = fs_err::read_to_string(&path)
+        .context("tables without a leakage audit are not trained on\nhint: `peptalk ingest` writes it")?;
+    let audit: Audit =
+        serde_json::from_str(&text).with_context(|| format!("{} is no audit", path.display()))?;
+    let leaks: Vec<&(String, String)> =
+        audit.exact.iter().chain(&audit.cluster).chain(&audit.alike).collect();
+    ensure!(
+        leaks.is_empty(),
+        "{} pairs of held-out and training proteins are alike, so no result would count; the first: {:?}",
+        leaks.len(),
+        &leaks[..leaks.len().min(5)]
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_end_once_and_the_best_is_kept() {
+        let mut progress = Progress::default();
+        assert!(!progress.wants_validation());
+        progress.advance(2);
+        assert!(!progress.wants_validation());
+        progress.advance(2);
+        assert_eq!(progress.position, Position { epoch: 1, batch: 0 });
+        assert!(progress.wants_validation() && progress.validated(0.5) && !progress.wants_validation());
+        assert!(!progress.validated(0.5));
+        assert_eq!((progress.stale, progress.best), (1, Some(0.5)));
+        assert!(progress.validated(0.6));
+        assert_eq!(progress.stale, 0);
+    }
+
+    #[test]
+    fn leaks_are_refused_with_their_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(format!("{:#}", refuse_leaks(dir.path()).unwrap_err()).contains("peptalk ingest"));
+        let audit = |cluster: &str| {
+            format!(
+                r#"{{"kmer":5,"containment":0.2,"n_train":3,"n_held_out":2,"exact":[],"cluster":[{cluster}],"alike":[]}}"#
+            )
+        };
+        fs_err::write(dir.path().join("audit.json"), audit("")).unwrap();
+        refuse_leaks(dir.path()).unwrap();
+        fs_err::write(dir.path().join("audit.json"), audit(r#"["held","trained"]"#)).unwrap();
+        let error = refuse_leaks(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("1 pairs") && error.contains("trained"), "{error}");
+    }
+}

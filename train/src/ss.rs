@@ -1,0 +1,214 @@
+//! `train ss`: secondary structure by BiLSTM and CRF.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use datasets::residue::N_TOKENS;
+use datasets::sampler::{Budget, Sampler};
+use datasets::ss::{SsBatch, SsRecord};
+use datasets::table::Split;
+use datasets::{label, rng};
+use models::ss::{BiLstmCrf, BiLstmCrfConfig};
+use models::{Tape, Weights};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::ema::Ema;
+use crate::guard::Guard;
+use crate::loss;
+use crate::optim::OptimConfig;
+use crate::progress::{Progress, refuse_leaks};
+use crate::run_log::RunLog;
+
+/// The `ss` section of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Of initial weights, order and dropout.
+    pub seed: u64,
+    /// Sources to train and validate on; empty for all. Of a protein that several sources hold, the first one's labels
+    /// are taken.
+    pub sources: Vec<String>,
+    /// Most epochs.
+    pub epochs: u64,
+    /// Of these, epochs at the start in which Q8 is learnt residue by residue, before the CRF.
+    pub warmup_epochs: u64,
+    /// Residues in a batch, padding included.
+    pub batch_residues: usize,
+    /// Weight of the Q3 loss; that of Q8 is 1.
+    pub q3_weight: f64,
+    /// Decay of the moving average of the weights that is validated and kept; 0 follows the weights.
+    pub ema_decay: f64,
+    /// Validations in a row without a better score after which the run ends.
+    pub patience: u64,
+    /// Steps between checkpoints (each epoch ends with one, too).
+    pub save_every: u64,
+    /// Steps in a row without a finite loss after which the run ends.
+    pub max_bad_steps: u64,
+    /// Sizes of the model.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub optim: OptimConfig,
+}
+
+/// The `ss.model` section: [`BiLstmCrfConfig`] without what the data decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Width of embedding and convolutions.
+    pub embed: usize,
+    /// Residual convolution blocks before the LSTM.
+    pub conv_layers: usize,
+    /// Residues that a convolution sees (odd).
+    pub kernel: usize,
+    /// Width of each LSTM direction.
+    pub hidden: usize,
+    /// Width of the projection.
+    pub projection: usize,
+    /// Dropout.
+    pub dropout: f64,
+    /// Steps that the CRF forbids, as pairs of Q8 letters: `"GI"` is G before I.
+    pub forbidden: Vec<String>,
+    /// Read sequences from C to N.
+    pub reversed: bool,
+}
+
+impl ModelConfig {
+    fn resolve(&self) -> Result<BiLstmCrfConfig> {
+        let state = |letter: u8| label::Q8.iter().position(|&l| l == letter);
+        let step = |text: &String| match *text.as_bytes() {
+            [from, to] => state(from).zip(state(to)),
+            _ => None,
+        };
+        let forbidden = self.forbidden.iter().map(|text| {
+            step(text).with_context(|| format!("forbidden step {text:?}: expected two letters of HGIEBSTC"))
+        });
+        Ok(BiLstmCrfConfig {
+            n_tokens: N_TOKENS,
+            embed: self.embed,
+            conv_layers: self.conv_layers,
+            kernel: self.kernel,
+            hidden: self.hidden,
+            projection: self.projection,
+            dropout: self.dropout,
+            forbidden: forbidden.collect::<Result<_>>()?,
+            reversed: self.reversed,
+        })
+    }
+}
+
+/// Trains the model and leaves the best one, by the harmonic mean of the macro-F1 of Q8 and Q3 on the validation part, in
+/// `OUT/model`.
+///
+/// # Errors
+/// On impossible settings, tables with a leak, a loss that stays without a finite value, I/O.
+pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
+    ensure!(config.epochs > 0 && config.patience > 0 && config.save_every > 0, "ss: counts must be positive");
+    refuse_leaks(tables)?;
+    let [train, valid] = records(config, tables)?;
+    let lengths = train.iter().map(SsRecord::len).collect();
+    let sampler = Sampler::new(config.seed, lengths, Budget::Residues(config.batch_residues))?;
+    let total = sampler.total(config.epochs);
+    let seed = config.seed;
+    let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
+    let model = BiLstmCrf::new(config.model.resolve()?, weights)?;
+    let params = model.params();
+    tracing::info!(
+        "ss: {} training and {} validation chains, {} weights, {total} steps",
+        train.len(),
+        valid.len(),
+        params.counts().0
+    );
+    let (mut optimiser, schedule) = config.optim.build(params, total)?;
+    let mut ema = Ema::new(params, config.ema_decay)?;
+    let mut guard = Guard::new(config.max_bad_steps);
+    let (mut at, mut step) = (Progress::default(), 0);
+    if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
+        params.assign(&checkpoint.take("model")?)?;
+        optimiser.load(&checkpoint.take("optimiser")?)?;
+        at = checkpoint.state()?;
+        ema.load(&checkpoint.take("ema")?, at.ema_updates)?;
+        guard.resume(at.skipped);
+        step = checkpoint.step;
+    }
+    let sequences: Vec<&str> = valid.iter().map(|r| r.sequence.as_str()).collect();
+    let mut log = RunLog::open(out, total, step)?;
+    let mut batches = sampler.epoch(at.position.epoch);
+    loop {
+        if at.wants_validation() {
+            let scores = ema.in_place(params, || {
+                let scores = eval::ss::score(&valid, &eval::ss::predict(&model, &sequences)?);
+                if at.validated(scores.harmonic_mean()) {
+                    atomic_folder(&out.join("model"), |folder| Ok(model.save(folder)?))?;
+                }
+                Ok(scores)
+            })?;
+            log.write(step, &scores.log_items("valid"))?;
+            batches = sampler.epoch(at.position.epoch);
+        }
+        let ends = at.position.epoch == config.epochs || at.stale >= config.patience;
+        if step > 0 && (at.position.batch == 0 || step.is_multiple_of(config.save_every)) {
+            log.sync()?;
+            let (average, ema_updates) = ema.state()?;
+            Checkpoint::new(step, &Progress { skipped: guard.skipped(), ema_updates, ..at.clone() })?
+                .with("model", params.snapshot()?)
+                .with("optimiser", optimiser.tensors()?)
+                .with("ema", average)
+                .save(out, 1)?;
+        }
+        if ends {
+            break;
+        }
+
+        let rows: Vec<&SsRecord> =
+            batches[at.position.batch as usize].iter().map(|&record| &train[record]).collect();
+        let batch = SsBatch::new(&rows, config.model.reversed)?;
+        let tape = Tape::on();
+        let dropout = &mut rng(seed, "dropout", step);
+        let output = model.forward(&tape, &batch.tokens, batch.padding.lengths(), Some(dropout))?;
+        let independent = at.position.epoch < config.warmup_epochs;
+        let terms = loss::ss::terms(&tape, &model, &output, &batch, independent, config.q3_weight)?;
+        let total_loss = terms.total(&tape)?;
+        let mut items = terms.log_items()?;
+        let gradients = tape.backward(&total_loss)?;
+        let norms = optimiser.norms(&gradients)?;
+        let lr = schedule.lr(step);
+        if guard.admits(step, items[0].1, &norms)? {
+            optimiser.step(&gradients, &norms, lr)?;
+            ema.update(params)?;
+        }
+        at.advance(batches.len());
+        step += 1;
+        items.push(("lr".to_owned(), lr));
+        items.extend(norms.log_items());
+        log.write(step, &items)?;
+        log.advance(step);
+    }
+    log.finish()
+}
+
+/// Chains to train on and to validate on, each protein once.
+fn records(config: &Config, tables: &Path) -> Result<[Vec<SsRecord>; 2]> {
+    let mut all = SsRecord::read(tables).context("reading the secondary structures")?;
+    let known: std::collections::BTreeSet<&str> = all.iter().map(|r| r.source.as_str()).collect();
+    for source in &config.sources {
+        ensure!(known.contains(source.as_str()), "ss: there is no source {source:?}; there are {known:?}");
+    }
+    let rank = |r: &SsRecord| config.sources.iter().position(|s| *s == r.source);
+    all.retain(|r| config.sources.is_empty() || rank(r).is_some());
+    all.sort_by_key(|r| (rank(r), r.source.clone()));
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|r| seen.insert(r.protein_id.clone()));
+    let part = |split: Split| all.iter().filter(|r| r.split == split).cloned().collect::<Vec<_>>();
+    let parts = [part(Split::Train), part(Split::Valid)];
+    for (part, name) in parts.iter().zip(["train", "valid"]) {
+        ensure!(
+            !part.is_empty(),
+            "ss: no chain of the sources lies in the {name} part\nhint: ingest more data"
+        );
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests;

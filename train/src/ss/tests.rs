@@ -1,0 +1,167 @@
+use datasets::table::{ProteinRow, Rows, SsRow};
+use tempfile::TempDir;
+
+use super::*;
+
+const CONFIG: &str = r#"
+seed = 7
+sources = ["a"]
+epochs = 8
+warmup_epochs = 2
+batch_residues = 110
+q3_weight = 1.0
+ema_decay = 0.9
+patience = 8
+save_every = 3
+max_bad_steps = 3
+[model]
+embed = 10
+conv_layers = 1
+kernel = 3
+hidden = 8
+projection = 12
+dropout = 0.1
+forbidden = ["GI"]
+reversed = true
+[optim]
+lr = 0.02
+betas = [0.9, 0.99]
+eps = 1e-8
+schedule = { kind = "cosine", warmup_steps = 2 }
+[[optim.group]]
+pattern = "crf.*"
+lr_factor = 0.5
+weight_decay = 0.0
+clip_norm = 1.0
+[[optim.group]]
+pattern = "embedding.*|convs.*|lstm.*|projection.*|norm.*|q8.*|q3.*"
+lr_factor = 1.0
+weight_decay = 0.01
+clip_norm = 1.0
+"#;
+
+fn config() -> Config {
+    toml::from_str(CONFIG).unwrap()
+}
+
+/// Chains in which the letters decide the state: runs of A and L are helix, V and I strand, G and P coil.
+fn tables(leak: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut proteins, mut rows) = (vec![], vec![]);
+    for i in 0..31usize {
+        let runs: Vec<usize> = (0..4 + i % 3).map(|j| (i * 7 + j * j * 5 + j) % 3).collect();
+        let text = |letters: [&str; 3]| runs.iter().map(|&run| letters[run]).collect::<String>();
+        let sequence = text(["ALALA", "VIVI", "GPG"]);
+        let split = match i {
+            0..22 => Split::Train,
+            22..27 => Split::Valid,
+            _ => Split::Test,
+        };
+        proteins.push(ProteinRow {
+            protein_id: format!("p{i:02}"),
+            accessions: vec![],
+            sources: vec![],
+            cluster: format!("c{i:02}"),
+            split,
+            sequence,
+        });
+        let mut row = SsRow {
+            id: format!("{i}_A"),
+            protein_id: format!("p{i:02}"),
+            source: "a".into(),
+            q8: text(["HHHH?", "EEEE", "CCS"]),
+            q3: text(["HHHH?", "EEEE", "CCC"]),
+            mask: text(["11111", "1111", "111"]),
+        };
+        rows.push(row.clone());
+        // The same chain in another source, whose labels must not count twice.
+        row.source = "b".into();
+        rows.push(row);
+    }
+    ProteinRow::write(dir.path(), &proteins).unwrap();
+    SsRow::write(dir.path(), &rows).unwrap();
+    let audit = format!(
+        r#"{{"kmer":5,"containment":0.2,"n_train":22,"n_held_out":9,"exact":[{leak}],"cluster":[],"alike":[]}}"#
+    );
+    fs_err::write(dir.path().join("audit.json"), audit).unwrap();
+    dir
+}
+
+/// All files of a finished run that must not depend on how it came there.
+fn bytes(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = vec![];
+    let mut folders = vec![run.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(run).unwrap().to_string_lossy().into_owned();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if name.contains("tfevents") || name == "timing.jsonl" => {}
+                false => files.push((name, fs_err::read(path).unwrap())),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn on_threads<T: Send>(n: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(work)
+}
+
+#[test]
+fn it_learns_and_a_killed_run_ends_in_the_same_bytes_on_any_number_of_threads() {
+    let tables = tables("");
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    on_threads(1, || run(&config(), tables.path(), whole.path(), false)).unwrap();
+    let log = eval::report::RunLog::read("ss", &whole.path().join("log.jsonl")).unwrap();
+    let of = |name: &str| {
+        log.series.iter().find(|(n, _)| n == name).unwrap().1.values().copied().collect::<Vec<_>>()
+    };
+    let accuracy = of("valid/q3_acc");
+    assert_eq!(accuracy.len(), 8);
+    assert!(accuracy[7] > 0.9, "{accuracy:?}");
+    assert!(of("loss").first() > of("loss").last());
+
+    // A file where the model folder is to be written ends the run at the first validation, after some checkpoints.
+    fs_err::write(killed.path().join(".model.tmp"), "").unwrap();
+    on_threads(2, || run(&config(), tables.path(), killed.path(), false)).unwrap_err();
+    fs_err::remove_file(killed.path().join(".model.tmp")).unwrap();
+    let before = Checkpoint::latest(killed.path()).unwrap().unwrap().step;
+    assert!(before > 0 && before % 3 == 0, "{before}");
+    on_threads(2, || run(&config(), tables.path(), killed.path(), true)).unwrap();
+    for (whole, killed) in bytes(whole.path()).iter().zip(&bytes(killed.path())) {
+        assert_eq!(whole.0, killed.0);
+        assert!(whole.1 == killed.1, "{} differs", whole.0);
+    }
+    // A resumed run that was finished changes nothing.
+    let finished = bytes(whole.path());
+    run(&config(), tables.path(), whole.path(), true).unwrap();
+    assert!(finished == bytes(whole.path()));
+}
+
+#[test]
+fn leaks_unknown_sources_and_impossible_steps_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let refused = |config: Config, leak: &str| {
+        format!("{:#}", run(&config, tables(leak).path(), out.path(), false).unwrap_err())
+    };
+    assert!(refused(config(), r#"["p00","p30"]"#).contains("p30"));
+    assert!(refused(Config { sources: vec!["x".into()], ..config() }, "").contains("{\"a\", \"b\"}"));
+    let mut bad = config();
+    bad.model.forbidden = vec!["GX".into()];
+    assert!(refused(bad, "").contains("GX"));
+}
+
+#[test]
+fn a_protein_is_trained_on_once() {
+    let tables = tables("");
+    let all = Config { sources: vec![], ..config() };
+    let [train, valid] = records(&all, tables.path()).unwrap();
+    assert_eq!((train.len(), valid.len()), (22, 5));
+    assert!(train.iter().all(|r| r.source == "a"));
+    let [train, _] =
+        records(&Config { sources: vec!["b".into(), "a".into()], ..config() }, tables.path()).unwrap();
+    assert!(train.len() == 22 && train.iter().all(|r| r.source == "b"));
+}
