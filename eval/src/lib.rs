@@ -6,9 +6,9 @@
 
 pub mod baseline;
 mod compare;
-pub mod hub;
 pub mod contact;
 mod dataset;
+pub mod hub;
 pub mod metric;
 pub mod report;
 pub mod ss;
