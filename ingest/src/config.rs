@@ -19,7 +19,7 @@ pub struct Config {
     /// Word length of the clustering, 4 to 6 residues.
     #[serde(default = "default_kmer")]
     pub kmer: usize,
-    /// Two proteins join when they share this fraction of the words of the one with fewer.
+    /// Two proteins join when they share this fraction of the words of the one with fewer (or are alike on a diagonal).
     #[serde(default = "default_containment")]
     pub containment: f64,
     /// Fraction of the free clusters in the validation part.
@@ -45,7 +45,7 @@ fn default_kmer() -> usize {
     5
 }
 fn default_containment() -> f64 {
-    0.06
+    0.2
 }
 fn default_valid_fraction() -> f64 {
     0.05

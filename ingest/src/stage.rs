@@ -31,7 +31,9 @@ pub(crate) fn session(config: &Config) -> Result<SessionContext, Error> {
     let mut session = SessionConfig::new().with_target_partitions(rayon::current_num_threads());
     // serde_arrow reads plain strings; views would only be cast back.
     session.options_mut().execution.parquet.schema_force_view_types = false;
-    session.options_mut().execution.parquet.compression = Some("zstd(1)".into());
+    // Staged claims live for minutes: quick to write counts more than small.
+    session.options_mut().execution.parquet.compression = Some("snappy".into());
+    session.options_mut().execution.collect_statistics = false;
     Ok(SessionContext::new_with_config_rt(session, runtime))
 }
 
