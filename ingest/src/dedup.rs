@@ -194,8 +194,34 @@ impl Plans<'_> {
         Ok((collect(rows).await?, strings(tests).await?))
     }
 
-    /// Pairs with their proteins, the smaller id first.
+    /// Pairs with their proteins, the smaller id first; those with both labels are refused.
     async fn pairs(&mut self) -> Result<Vec<PairRow>, Error> {
+        let found = self.found_pairs().await?;
+        let number = || cast(col("label"), DataType::Int32);
+        let key = ["scope", "protein_id_a", "protein_id_b"];
+        let both = found
+            .clone()
+            .aggregate(
+                key.map(col).to_vec(),
+                vec![min(number()).alias("least"), max(number()).alias("most")],
+            )?
+            .filter(col("least").not_eq(col("most")))?
+            .select(vec![
+                col("scope").alias("c"),
+                col("protein_id_a").alias("x"),
+                col("protein_id_b").alias("y"),
+            ])?;
+        let contested = found.clone().join(both.clone(), JoinType::LeftSemi, &key, &["c", "x", "y"], None)?;
+        let contested = contested.select(vec![col("record"), col("source").alias("detail"), col("raw")])?;
+        let detail = |_: &str| "this pair is given with both labels".into();
+        self.refuse(contested, Reason::LabelConflict, detail).await?;
+        let clear = found.join(both, JoinType::LeftAnti, &key, &["c", "x", "y"], None)?;
+        let first = self.first(&clear, &key).await?;
+        collect(first.sort_by(["protein_id_a", "protein_id_b", "source"].map(col).to_vec())?).await
+    }
+
+    /// Pairs of two different proteins that the dictionary of their source holds.
+    async fn found_pairs(&mut self) -> Result<DataFrame, Error> {
         let mut columns: Vec<Expr> = ["order", "record", "raw", "source", "scope"].map(col).to_vec();
         columns.extend(["id_a", "id_b", "label"].map(|f| get_field(col("ppi"), f).alias(f)));
         let mut pairs = self.sound.clone().filter(col("ppi").is_not_null())?.select(columns)?;
@@ -227,7 +253,7 @@ impl Plans<'_> {
             .await?;
 
         let in_order = || col("found_a").lt(col("found_b"));
-        let found = found.filter(col("found_a").not_eq(col("found_b")))?.select(vec![
+        Ok(found.filter(col("found_a").not_eq(col("found_b")))?.select(vec![
             when(in_order(), col("found_a")).otherwise(col("found_b"))?.alias("protein_id_a"),
             when(in_order(), col("found_b")).otherwise(col("found_a"))?.alias("protein_id_b"),
             col("label"),
@@ -236,28 +262,7 @@ impl Plans<'_> {
             col("order"),
             col("record"),
             col("raw"),
-        ])?;
-        let number = || cast(col("label"), DataType::Int32);
-        let key = ["scope", "protein_id_a", "protein_id_b"];
-        let both = found
-            .clone()
-            .aggregate(
-                key.map(col).to_vec(),
-                vec![min(number()).alias("least"), max(number()).alias("most")],
-            )?
-            .filter(col("least").not_eq(col("most")))?
-            .select(vec![
-                col("scope").alias("c"),
-                col("protein_id_a").alias("x"),
-                col("protein_id_b").alias("y"),
-            ])?;
-        let contested = found.clone().join(both.clone(), JoinType::LeftSemi, &key, &["c", "x", "y"], None)?;
-        let contested = contested.select(vec![col("record"), col("source").alias("detail"), col("raw")])?;
-        self.refuse(contested, Reason::LabelConflict, |_| "this pair is given with both labels".into())
-            .await?;
-        let clear = found.join(both, JoinType::LeftAnti, &key, &["c", "x", "y"], None)?;
-        let first = self.first(&clear, &key).await?;
-        collect(first.sort_by(["protein_id_a", "protein_id_b", "source"].map(col).to_vec())?).await
+        ])?)
     }
 
     /// Distinct sequences.

@@ -58,7 +58,8 @@ fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
     // `A13V` in the numbering of the structure: its letters are those of the columns as they stand in the file.
     let named = row.get("mut_info");
     let (first, last) = if is_reverse { (to, from) } else { (from, to) };
-    if !named.is_empty() && !(named.starts_with(first) && named.ends_with(last)) {
+    let agrees = named.is_empty() || named.starts_with(first) && named.ends_with(last);
+    if !agrees {
         let detail = format!(
             "mut_info is {named:?}, the sequences have {first} and {last} at position {}",
             position + 1
@@ -131,8 +132,7 @@ impl Change {
         if from == to || !STANDARD.contains(to) || !STANDARD.contains(from) {
             return Err(Fault::new(Reason::BadMutation, format!("{from}{}{to}", stored + 1)));
         }
-        // `!` so that an infinite value is refused too.
-        if !(ddg_kcal.abs() <= LARGEST_KCAL) {
+        if ddg_kcal.abs() > LARGEST_KCAL {
             return Err(Fault::new(
                 Reason::OutOfRange,
                 format!("{ddg_kcal} kcal/mol, at most {LARGEST_KCAL}"),

@@ -37,7 +37,7 @@ pub(crate) fn read_dictionary(context: &Context, mut lines: Lines, sink: &mut Si
     if first.text.starts_with('>') {
         return read_fasta(context, first, lines, sink);
     }
-    let mut parse = |text: &str| {
+    let parse = |text: &str| {
         let fields: Vec<&str> = text.split('\t').collect();
         let &[id, sequence] = &fields[..] else {
             return Err(Fault::new(
@@ -47,7 +47,7 @@ pub(crate) fn read_dictionary(context: &Context, mut lines: Lines, sink: &mut Si
         };
         member(context, id, sequence)
     };
-    sink.line(first, &mut parse)?;
+    sink.line(first, parse)?;
     sink.lines(lines, parse)
 }
 
