@@ -28,6 +28,9 @@ pub use pair::{binary_cross_entropy, chain_mean, outer_product, pair_sum, symmet
 pub use triangle::{Triangle, triangle_product};
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 pub(crate) mod testing {
     use candle_core::{Device, Tensor};
 
