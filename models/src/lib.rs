@@ -8,6 +8,7 @@ mod folder;
 #[doc(hidden)]
 pub mod gradcheck;
 pub mod layers;
+pub mod llm;
 pub mod ops;
 mod param;
 pub mod ss;

@@ -40,6 +40,43 @@ pub fn embedding(tape: &Tape, table: &Var, ids: &Tensor) -> Result<Var> {
     }))
 }
 
+/// `x` with some rows replaced: `y[rows[m]] = new[m]`. The gradient of a replaced row goes to `new` alone.
+///
+/// # Shapes
+/// x `[N, C]`, new `[M, C]`, M different rows → `[N, C]`
+///
+/// # Errors
+/// On a row that x does not have, or another number of rows than `new` has.
+pub fn replace_rows(tape: &Tape, x: &Var, rows: &[usize], new: &Var) -> Result<Var> {
+    let (n, width) = x.value().dims2()?;
+    if new.value().dims() != [rows.len(), width] || rows.iter().any(|&r| r >= n) {
+        bail!("replace_rows: x [{n}, {width}], {} rows, new {:?}", rows.len(), new.value().dims());
+    }
+    let (base, parts) = (x.value().contiguous()?, new.value().contiguous()?);
+    let value = dispatch!(base.dtype(), T => {
+        let (mut out, parts) = (view::<T>(&base)?.to_vec(), view::<T>(&parts)?);
+        for (&row, part) in rows.iter().zip(parts.chunks_exact(width)) {
+            out[row * width..(row + 1) * width].copy_from_slice(part);
+        }
+        tensor(out, (n, width))?
+    });
+    let (px, pn, rows) = (x.clone(), new.clone(), rows.to_vec());
+    Ok(tape.record(value, &[x, new], move |grad, grads| {
+        let grad = grad.contiguous()?;
+        dispatch!(grad.dtype(), T => {
+            let mut dx = view::<T>(&grad)?.to_vec();
+            let mut dnew = Vec::with_capacity(rows.len() * width);
+            for &row in &rows {
+                let row = &mut dx[row * width..(row + 1) * width];
+                dnew.extend_from_slice(row);
+                row.fill(T::default());
+            }
+            grads.add(&px, tensor(dx, (n, width))?)?;
+            grads.add(&pn, tensor(dnew, (rows.len(), width))?)
+        })
+    }))
+}
+
 /// Adds gradient rows to the rows of their ids: in parallel over ids, each id's rows in their order in the batch.
 fn scatter<T: Number>(grad: &[T], ids: &[u32], n: usize, width: usize) -> Vec<T> {
     let mut order: Vec<usize> = (0..ids.len()).collect();
@@ -63,6 +100,13 @@ mod tests {
     use crate::gradcheck::gradcheck;
     use crate::ops::testing::numbers;
     use candle_core::Device;
+
+    #[test]
+    fn replaced_rows_send_their_gradient_to_the_new_ones() {
+        gradcheck(&[numbers(&[7, 3], 0.1), numbers(&[2, 3], 1.1)], |t, v| {
+            replace_rows(t, &v[0], &[5, 2], &v[1])
+        });
+    }
 
     #[test]
     fn rows_that_repeat_add_their_gradients() {

@@ -1,6 +1,7 @@
 //! Ops on the tape: one file each, forward and backward side by side.
 
 mod activation;
+mod attention;
 mod basic;
 mod conv;
 mod crf;
@@ -12,19 +13,26 @@ mod linear;
 mod lstm;
 mod norm;
 mod pair;
+mod rope;
+mod swiglu;
+mod token_logprobs;
 mod triangle;
 
 pub use activation::{gelu, relu, sigmoid, silu, tanh};
+pub use attention::{KeyMask, KvCache, attention};
 pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, sub, sum};
 pub use conv::conv;
 pub use crf::{CrfWeights, Forbidden, crf_loss, crf_marginals, crf_viterbi};
 pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
-pub use embedding::embedding;
+pub use embedding::{embedding, replace_rows};
 pub use linear::{linear, lora_linear};
 pub use lstm::{LstmWeights, bilstm};
 pub use norm::{layer_norm, rms_norm};
 pub use pair::{binary_cross_entropy, chain_mean, outer_product, pair_sum, symmetric};
+pub use rope::{RopeTable, rope};
+pub use swiglu::swiglu;
+pub use token_logprobs::{TokenScores, logprob_of, probabilities, token_logprobs};
 pub use triangle::{Triangle, triangle_product};
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+//! From residues to the language model's own vectors: attention pooling into a fixed number of vectors, then a projector.
+
+use std::path::Path;
+
+use candle_core::{Result, Tensor, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{LayerNorm, Linear};
+use crate::llm::files;
+use crate::ops::{self, KeyMask};
+use crate::param::{Param, Params};
+use crate::tape::{Tape, Var};
+use crate::weights::{Init, Weights, read_safetensors};
+
+/// Sizes of a bridge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// vectors per protein
+    pub n_queries: usize,
+    /// heads of the pooling
+    pub n_heads: usize,
+    /// width of the encoder
+    pub encoder_size: usize,
+    /// width of the projector's hidden layer
+    pub hidden_size: usize,
+    /// width of the language model
+    pub llm_size: usize,
+    /// token ids that stand before and after a protein's vectors and whose embeddings are learnt
+    pub boundary_ids: [u32; 2],
+    /// token id that each vector of a protein replaces
+    pub placeholder_id: u32,
+}
+
+/// Learned queries attend to the residues (the semantics of torch's `MultiheadAttention`), a norm, two linear layers with
+/// GELU; and the embeddings of the two boundary tokens. The placeholder's embedding is always replaced, so it has none.
+#[derive(Clone)]
+pub struct Bridge {
+    config: Config,
+    /// `[Q, E]`
+    query_tokens: Param,
+    /// query, key and value projections, one above the other: `[3 E, E]`
+    in_proj_weight: Param,
+    /// `[3 E]`
+    in_proj_bias: Param,
+    out_proj: Linear,
+    layer_norm: LayerNorm,
+    /// named `proj.0` and `proj.2`, as in a torch `Sequential`
+    hidden: Linear,
+    output: Linear,
+    /// embeddings of the boundary tokens, `[2, C]`
+    boundary: Param,
+    params: Params,
+}
+
+impl Bridge {
+    /// A bridge with the weights that `weights` gives.
+    ///
+    /// Fresh boundary embeddings are the mean of `embedding` (the language model's table `[V, C]`): near what the model
+    /// knows, where an untrained row may be anything.
+    ///
+    /// # Errors
+    /// When the heads do not divide the encoder's width; lists everything that a checkpoint lacks or has beyond the model.
+    pub fn new(config: Config, weights: Weights, embedding: &Tensor) -> Result<Self> {
+        let (width, out) = (config.encoder_size, config.llm_size);
+        if config.n_heads == 0 || !width.is_multiple_of(config.n_heads) || config.n_queries == 0 {
+            bail!("bridge: {} queries, {} heads for a width of {width}", config.n_queries, config.n_heads);
+        }
+        if embedding.dim(1)? != out {
+            bail!("bridge to width {out}, the language model has {}", embedding.dim(1)?);
+        }
+        let (pool, proj) = (weights.pp("pool"), weights.pp("proj"));
+        let attention = pool.pp("cross_attention");
+        // torch draws in_proj by Xavier: uniform in ±√(6 / (E + 3E))
+        let xavier = Init::Uniform((6.0 / (4 * width) as f32).sqrt());
+        let fresh = !weights.holds("boundary.weight");
+        let boundary = weights.pp("boundary").get((2, out), "weight", Init::Const(0.0))?;
+        if fresh {
+            boundary.assign(&embedding.mean_keepdim(0)?.broadcast_as((2, out))?.contiguous()?)?;
+        }
+        let plain = Init::Uniform(1.0 / (width as f32).sqrt());
+        Ok(Self {
+            query_tokens: pool.get((config.n_queries, width), "query_tokens", Init::Normal(0.02))?,
+            in_proj_weight: attention.get((3 * width, width), "in_proj_weight", xavier)?,
+            in_proj_bias: attention.get(3 * width, "in_proj_bias", Init::Const(0.0))?,
+            out_proj: Linear::with_init(
+                &attention.pp("out_proj"),
+                width,
+                width,
+                plain,
+                Some(Init::Const(0.0)),
+            )?,
+            layer_norm: LayerNorm::new(&pool.pp("layer_norm"), width, 1e-5)?,
+            hidden: Linear::new(&proj.pp(0), width, config.hidden_size)?,
+            output: Linear::new(&proj.pp(2), config.hidden_size, out)?,
+            boundary,
+            params: weights.finish()?,
+            config,
+        })
+    }
+
+    /// Reads what [`Bridge::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Bridge::new`], and when a file is missing or broken.
+    pub fn load(folder: &Path, embedding: &Tensor) -> Result<Self> {
+        let config = files::read_json(&folder.join("bridge.json"))?;
+        let config = serde_json::from_value(config).map_err(candle_core::Error::wrap)?;
+        Self::new(config, Weights::loaded(read_safetensors(&folder.join("bridge.safetensors"))?), embedding)
+    }
+
+    /// Writes `bridge.json` and `bridge.safetensors`: beside a PEFT adapter, which stays free of them.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        fs_err::create_dir_all(folder)?;
+        let config = serde_json::to_value(&self.config).map_err(candle_core::Error::wrap)?;
+        files::write_json(&folder.join("bridge.json"), &config)?;
+        let tensors = self.params.iter().map(|p| (p.name().to_string(), p.value().clone())).collect();
+        files::write_safetensors(&folder.join("bridge.safetensors"), tensors)
+    }
+
+    /// Sizes and token ids.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The vectors that stand for each protein. Protein p has `lengths[p]` residues, the rest is padding.
+    ///
+    /// # Shapes
+    /// residues `[P, L, E]` → `[P, Q, C]`
+    pub fn forward(&self, tape: &Tape, residues: &Var, lengths: &[usize]) -> Result<Var> {
+        let (p, l, width) = residues.value().dims3()?;
+        let (queries, heads) = (self.config.n_queries, self.config.n_heads);
+        let (weight, bias) = (tape.param(&self.in_proj_weight), tape.param(&self.in_proj_bias));
+        let project = |x: &Var, part: usize, rows: usize| {
+            let weight = ops::narrow(tape, &weight, 0, part * width, width)?;
+            let bias = ops::narrow(tape, &bias, 0, part * width, width)?;
+            let y = ops::linear(tape, x, &weight, Some(&bias))?;
+            ops::reshape(tape, &y, (y.value().elem_count() / (rows * width), rows, heads, width / heads))
+        };
+        // The queries are the same for all proteins: projected once, then repeated.
+        let q = project(&tape.param(&self.query_tokens), 0, queries)?; // [1, Q, H, D]
+        let q = ops::cat(tape, &vec![&q; p], 0)?; // [P, Q, H, D]
+        let (k, v) = (project(residues, 1, l)?, project(residues, 2, l)?); // [P, L, H, D]
+        let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
+        let scale = 1.0 / ((width / heads) as f64).sqrt();
+        let pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
+        let pooled = self.out_proj.forward(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
+        let pooled = self.layer_norm.forward(tape, &pooled)?;
+        self.output.forward(tape, &ops::gelu(tape, &self.hidden.forward(tape, &pooled)?)?)
+    }
+
+    /// The embeddings of the boundary tokens `[2, C]`.
+    pub fn boundary(&self, tape: &Tape) -> Var {
+        tape.param(&self.boundary)
+    }
+}

@@ -1,0 +1,25 @@
+//! The protein language model: a protein encoder, a bridge, and Qwen3 with LoRA.
+
+pub mod bridge;
+pub mod encoder;
+mod files;
+mod generate;
+mod lora;
+mod protein_llm;
+pub mod qwen3;
+
+#[cfg(test)]
+mod behaviour;
+#[cfg(test)]
+mod behaviour_protein;
+#[cfg(test)]
+mod parity;
+#[cfg(test)]
+mod parity_protein;
+
+pub use bridge::Bridge;
+pub use encoder::Encoder;
+pub use generate::{Completion, Prompts, Sampling, distribution, generate, score_completions};
+pub use lora::LoraConfig;
+pub use protein_llm::{ProteinLlm, ProteinPath, Proteins, Residues, Rows};
+pub use qwen3::{Cache, Qwen3};

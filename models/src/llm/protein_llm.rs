@@ -1,0 +1,229 @@
+//! Proteins and text in one model: encoder → bridge → Qwen3.
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::llm::bridge::Bridge;
+use crate::llm::encoder::Encoder;
+use crate::llm::generate::Prompts;
+use crate::llm::qwen3::Qwen3;
+use crate::ops;
+use crate::param::Params;
+use crate::tape::{Tape, Var};
+use crate::view::view;
+
+/// What turns proteins into vectors. A model without it reads sequences as text.
+#[derive(Clone)]
+pub struct ProteinPath {
+    /// frozen
+    pub encoder: Encoder,
+    /// trained
+    pub bridge: Bridge,
+}
+
+/// A language model that sees proteins.
+#[derive(Clone)]
+pub struct ProteinLlm {
+    /// with or without an adapter
+    pub llm: Qwen3,
+    /// `None`: text only
+    pub protein: Option<ProteinPath>,
+}
+
+/// Right-padded token rows.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// `[B, T]` u32
+    pub ids: Tensor,
+    /// real tokens of each row
+    pub lengths: Vec<usize>,
+}
+
+/// The proteins of a batch, in the order in which their placeholders stand in the rows.
+#[derive(Clone, Debug)]
+pub struct Proteins {
+    /// the encoder's ids, `[P, L]` u32, right-padded
+    pub ids: Tensor,
+    /// tokens of each protein, with `<cls>` and `<eos>`
+    pub lengths: Vec<usize>,
+    /// the row of each protein, ascending; a row may have none or several
+    pub rows: Vec<usize>,
+}
+
+impl ProteinLlm {
+    /// Puts the parts together and freezes the encoder.
+    ///
+    /// # Errors
+    /// When the parts' widths differ.
+    pub fn new(llm: Qwen3, protein: Option<ProteinPath>) -> Result<Self> {
+        if let Some(path) = &protein {
+            let (from, to) = (path.encoder.config().hidden_size, llm.config().hidden_size);
+            let config = path.bridge.config();
+            if (config.encoder_size, config.llm_size) != (from, to) {
+                bail!(
+                    "bridge from {} to {}, encoder {from}, language model {to}",
+                    config.encoder_size,
+                    config.llm_size
+                );
+            }
+            path.encoder.params().set_trainable(false, |_| true);
+        }
+        Ok(Self { llm, protein })
+    }
+
+    /// The weights of all parts that a checkpoint of a training run holds: language model, adapter and bridge. The frozen
+    /// encoder is not among them.
+    ///
+    /// # Errors
+    /// When two parts use one name.
+    pub fn params(&self) -> Result<Params> {
+        let params = self.llm.params().clone();
+        match &self.protein {
+            Some(path) => params.merge(path.bridge.params().clone()),
+            None => Ok(params),
+        }
+    }
+
+    /// Residue vectors of each protein without `<cls>` and `<eos>`: they need no gradient, so a loop may keep them.
+    ///
+    /// # Shapes
+    /// → `[P, L − 2, E]`
+    ///
+    /// # Errors
+    /// On a protein without residues.
+    pub fn encode(&self, proteins: &Proteins) -> Result<Option<Residues>> {
+        let Some(path) = &self.protein else {
+            bail!("proteins for a model without an encoder\nhint: write the sequences into the prompts")
+        };
+        if let Some(p) = proteins.lengths.iter().position(|&n| n < 3) {
+            bail!("protein {p} has no residues");
+        }
+        if proteins.lengths.is_empty() {
+            return Ok(None);
+        }
+        let hidden = path.encoder.hidden(&Tape::off(), &proteins.ids, &proteins.lengths)?;
+        let inside = hidden.value().dim(1)? - 2;
+        Ok(Some(Residues {
+            vectors: hidden.value().narrow(1, 1, inside)?.contiguous()?,
+            lengths: proteins.lengths.iter().map(|n| n - 2).collect(),
+            rows: proteins.rows.clone(),
+        }))
+    }
+
+    /// Input embeddings: tokens, learned boundary tokens, and protein vectors at the placeholders.
+    ///
+    /// # Shapes
+    /// rows `[B, T]` → `[B, T, C]`
+    ///
+    /// # Errors
+    /// When a row's placeholders are not its proteins' vectors, one for one.
+    pub fn embed(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Var> {
+        let (b, t) = rows.ids.dims2()?;
+        let embedded = self.llm.embed(tape, &rows.ids)?;
+        let Some(path) = &self.protein else {
+            return match residues {
+                Some(_) => bail!("proteins for a model without an encoder"),
+                None => Ok(embedded),
+            };
+        };
+        let config = path.bridge.config();
+        let ids = rows.ids.contiguous()?;
+        let ids = view::<u32>(&ids)?;
+        let places = |wanted: &[u32]| (0..b * t).filter(|&at| wanted.contains(&ids[at])).collect::<Vec<_>>();
+        let mut x = ops::reshape(tape, &embedded, (b * t, config.llm_size))?;
+        let boundaries = places(&config.boundary_ids);
+        if !boundaries.is_empty() {
+            let which: Vec<u32> =
+                boundaries.iter().map(|&at| u32::from(ids[at] == config.boundary_ids[1])).collect();
+            let which = Tensor::new(which, rows.ids.device())?;
+            let new = ops::embedding(tape, &path.bridge.boundary(tape), &which)?;
+            x = ops::replace_rows(tape, &x, &boundaries, &new)?;
+        }
+        let slots = places(&[config.placeholder_id]);
+        let owners = residues.map_or(&[][..], |r| &r.rows);
+        if !owners.is_sorted() {
+            bail!("proteins in the order of rows {owners:?}, expected ascending");
+        }
+        for row in 0..b {
+            let slots = slots.iter().filter(|&&at| at / t == row).count();
+            let proteins = owners.iter().filter(|&&owner| owner == row).count();
+            if slots != proteins * config.n_queries {
+                bail!(
+                    "row {row}: {slots} placeholders, {proteins} proteins of {} vectors each",
+                    config.n_queries
+                );
+            }
+        }
+        if let Some(residues) = residues {
+            let vectors =
+                path.bridge.forward(tape, &Var::constant(residues.vectors.clone()), &residues.lengths)?;
+            let vectors = ops::reshape(tape, &vectors, (owners.len() * config.n_queries, config.llm_size))?;
+            x = ops::replace_rows(tape, &x, &slots, &vectors)?;
+        }
+        ops::reshape(tape, &x, (b, t, config.llm_size))
+    }
+
+    /// The language model's hidden states.
+    ///
+    /// # Shapes
+    /// rows `[B, T]` → `[B, T, C]`
+    ///
+    /// # Errors
+    /// As [`ProteinLlm::embed`].
+    pub fn hidden(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Var> {
+        self.llm.hidden(tape, &self.embed(tape, rows, residues)?, &rows.lengths)
+    }
+
+    /// Log-probabilities of the labelled tokens, row by row: `labelled[b · T + t]` says whether row b's token t is to be
+    /// predicted (from the tokens before it). Also their places b · T + t, and the distributions' entropies.
+    ///
+    /// # Shapes
+    /// rows `[B, T]` → `[N]`
+    ///
+    /// # Errors
+    /// As [`ProteinLlm::embed`]; when a first or padded token is labelled, or none is.
+    pub fn token_logprobs(
+        &self,
+        tape: &Tape,
+        rows: &Rows,
+        residues: Option<&Residues>,
+        labelled: &[bool],
+        temperature: f64,
+    ) -> Result<(ops::TokenScores, Vec<usize>)> {
+        let (b, t) = rows.ids.dims2()?;
+        let places: Vec<usize> = (0..labelled.len()).filter(|&at| labelled[at]).collect();
+        let wrong = |&at: &usize| at % t == 0 || at % t >= rows.lengths[at / t];
+        if labelled.len() != b * t || places.is_empty() || places.iter().any(|at| wrong(at)) {
+            bail!(
+                "{} labels for [{b}, {t}] tokens, {} of them to predict; a row's first token and padding cannot be",
+                labelled.len(),
+                places.len()
+            );
+        }
+        let ids = rows.ids.contiguous()?;
+        let ids = view::<u32>(&ids)?;
+        let targets: Vec<u32> = places.iter().map(|&at| ids[at]).collect();
+        let before: Vec<usize> = places.iter().map(|at| at - 1).collect();
+        let hidden = self.hidden(tape, rows, residues)?;
+        Ok((self.llm.token_logprobs(tape, &hidden, &before, &targets, temperature)?, places))
+    }
+
+    /// Prompts for [`crate::llm::generate`] and [`crate::llm::score_completions`].
+    ///
+    /// # Errors
+    /// As [`ProteinLlm::embed`].
+    pub fn prompts(&self, rows: &Rows, residues: Option<&Residues>) -> Result<Prompts> {
+        let embeds = self.embed(&Tape::off(), rows, residues)?.value().clone();
+        Ok(Prompts { embeds, lengths: rows.lengths.clone() })
+    }
+}
+
+/// Encoded proteins of a batch.
+#[derive(Clone, Debug)]
+pub struct Residues {
+    /// `[P, L, E]`
+    pub vectors: Tensor,
+    /// residues of each protein
+    pub lengths: Vec<usize>,
+    /// the row of each protein, ascending
+    pub rows: Vec<usize>,
+}

@@ -1,0 +1,603 @@
+//! Softmax attention with grouped heads, over a batch and over a key/value cache, with one kernel.
+//!
+//! Each query's scores, softmax and weighted sum are computed in an order that depends on the query's own keys alone:
+//! products run over ascending keys, sums in fixed lanes, and a key that a query does not see adds an exact zero. So the
+//! training forward, a prefill and a decode step give the same bits. No more than a few rows of scores exist at once;
+//! the backward pass computes them again from the saved log-sums.
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::dispatch;
+use crate::ops::kernel::{LANES, Number, sum_by, vectorised};
+use crate::tape::{Tape, Var};
+use crate::view::{Matrix, Threads, matmul, tensor, view};
+
+/// Which keys the queries of a batch see.
+#[derive(Clone, Debug)]
+pub struct KeyMask {
+    /// Real keys of each batch row; keys from there on are padding.
+    pub lengths: Vec<usize>,
+    /// Whether query i sees the keys 0..=i only.
+    pub causal: bool,
+}
+
+/// `out = softmax(scale · q kᵀ + mask) v` per head; query head h reads key head `h / (H / G)`. A query that sees no key
+/// gets zeros.
+///
+/// # Shapes
+/// q `[B, T, H, D]`, k and v `[B, S, G, D]` with G a divisor of H, mask for B rows (causal: S = T) → `[B, T, H, D]`
+///
+/// # Errors
+/// On shapes that do not fit.
+pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: f64) -> Result<Var> {
+    let dims = Dims::new(q.value(), k.value(), v.value())?;
+    if mask.lengths.len() != dims.batch || mask.lengths.iter().any(|&n| n > dims.keys) {
+        bail!("attention: lengths {:?} for {} rows of {} keys", mask.lengths, dims.batch, dims.keys);
+    }
+    if mask.causal && dims.queries != dims.keys {
+        bail!("attention: causal with {} queries and {} keys", dims.queries, dims.keys);
+    }
+    let inputs = [q.value().contiguous()?, k.value().contiguous()?, v.value().contiguous()?];
+    let (value, log_sums) = dispatch!(inputs[0].dtype(), T => {
+        let (out, log_sums) = forward::<T>(&inputs, dims, mask, scale)?;
+        (tensor(out, q.value().dims())?, tensor(log_sums, (dims.batch * dims.groups, dims.rows()))?)
+    });
+    let parents = [q.clone(), k.clone(), v.clone()];
+    let (mask, output) = (mask.clone(), value.clone());
+    Ok(tape.record(value, &[q, k, v], move |grad, grads| {
+        let found = dispatch!(grad.dtype(), T => {
+            backward::<T>(&inputs, &output, &log_sums, &grad.contiguous()?, dims, &mask, scale)?
+        });
+        parents.iter().zip(found).try_for_each(|(parent, grad)| grads.add(parent, grad))
+    }))
+}
+
+#[derive(Clone, Copy)]
+struct Dims {
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    /// key heads
+    groups: usize,
+    /// query heads per key head
+    share: usize,
+    dim: usize,
+}
+
+impl Dims {
+    fn new(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+        let (batch, queries, heads, dim) = q.dims4()?;
+        let (_, keys, groups, _) = k.dims4()?;
+        let fits = k.dims() == [batch, keys, groups, dim] && v.dims() == k.dims();
+        if !fits || groups == 0 || !heads.is_multiple_of(groups) {
+            bail!("attention: q {:?}, k {:?}, v {:?}", q.dims(), k.dims(), v.dims());
+        }
+        Ok(Self { batch, queries, keys, groups, share: heads / groups, dim })
+    }
+
+    /// Rows of scores of one key head: every query, every query head that reads it.
+    fn rows(&self) -> usize {
+        self.queries * self.share
+    }
+
+    /// Number of keys that each row of one batch row sees, its first query being at position `start`.
+    fn visible(&self, length: usize, causal: bool, start: usize) -> Vec<usize> {
+        let seen = |t: usize| if causal { length.min(start + t + 1) } else { length };
+        (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t), self.share)).collect()
+    }
+
+    /// Where head `g`'s numbers of token `t` start in a `[B, T, G · share, D]` tensor.
+    fn at(&self, b: usize, t: usize, tokens: usize, g: usize, share: usize) -> usize {
+        ((b * tokens + t) * self.groups + g) * share * self.dim
+    }
+
+    /// The rows of one key head, `[tokens · share, D]`, times `factor`.
+    fn gather<T: Number>(
+        &self,
+        x: &[T],
+        (b, g): (usize, usize),
+        tokens: usize,
+        share: usize,
+        factor: T,
+    ) -> Vec<T> {
+        let width = share * self.dim;
+        let mut out = Vec::with_capacity(tokens * width);
+        for t in 0..tokens {
+            let at = self.at(b, t, tokens, g, share);
+            out.extend(x[at..at + width].iter().map(|&x| x * factor));
+        }
+        out
+    }
+
+    /// `[B, G, tokens, share, D]` → `[B, tokens, G · share, D]`.
+    fn spread<T: Number>(&self, x: Vec<T>, tokens: usize, share: usize) -> Vec<T> {
+        if tokens == 1 || self.groups == 1 {
+            return x;
+        }
+        let width = share * self.dim;
+        let mut out = vec![T::zero(); x.len()];
+        out.par_chunks_mut(self.groups * width).enumerate().for_each(|(row, out)| {
+            let (b, t) = (row / tokens, row % tokens);
+            for (g, out) in out.chunks_exact_mut(width).enumerate() {
+                let at = ((b * self.groups + g) * tokens + t) * width;
+                out.copy_from_slice(&x[at..at + width]);
+            }
+        });
+        out
+    }
+
+    fn head(&self, task: usize) -> (usize, usize) {
+        (task / self.groups, task % self.groups)
+    }
+}
+
+type Rows<T> = (Vec<T>, Vec<T>);
+
+fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f64) -> Result<Rows<T>> {
+    let [q, k, v] = inputs;
+    let (q, k, v) = (view::<T>(q)?, view::<T>(k)?, view::<T>(v)?);
+    let rows = dims.rows();
+    let mut out = vec![T::zero(); dims.batch * dims.groups * rows * dims.dim];
+    let mut log_sums = vec![T::zero(); dims.batch * dims.groups * rows];
+    let tasks = out.par_chunks_mut((rows * dims.dim).max(1)).zip(log_sums.par_chunks_mut(rows.max(1)));
+    tasks.enumerate().for_each(|(task, (out, log_sums))| {
+        let (b, g) = dims.head(task);
+        let mut panels = Panels::new(dims.keys, dims.dim);
+        for t in 0..mask.lengths[b] {
+            let at = dims.at(b, t, dims.keys, g, 1);
+            let token = at..at + dims.dim;
+            write_token(panels.as_mut(), t, &k[token.clone()], &v[token]);
+        }
+        let queries = dims.gather(&q, (b, g), dims.queries, dims.share, T::of(scale));
+        let visible = dims.visible(mask.lengths[b], mask.causal, 0);
+        attend(&queries, &visible, panels.as_ref(), out, log_sums);
+    });
+    Ok((dims.spread(out, dims.queries, dims.share), log_sums))
+}
+
+/// Keys and values of one head in the order in which the kernel reads them.
+struct Panels<T> {
+    keys: Vec<T>,
+    values: Vec<T>,
+    dim: usize,
+}
+
+impl<T: Number> Panels<T> {
+    fn new(keys: usize, dim: usize) -> Self {
+        let capacity = keys.next_multiple_of(LANES);
+        let values = vec![T::zero(); capacity * dim.next_multiple_of(LANES)];
+        Self { keys: vec![T::zero(); capacity * dim], values, dim }
+    }
+
+    fn as_ref(&self) -> Head<'_, T> {
+        Head { keys: &self.keys, values: &self.values, dim: self.dim }
+    }
+
+    fn as_mut(&mut self) -> (&mut [T], &mut [T]) {
+        (&mut self.keys, &mut self.values)
+    }
+}
+
+/// Borrowed [`Panels`]: keys `[S/32, D, 32]`, values `[D/32, S, 32]`, both filled up with zeros.
+#[derive(Clone, Copy)]
+struct Head<'a, T> {
+    keys: &'a [T],
+    values: &'a [T],
+    dim: usize,
+}
+
+/// Writes one token's key and value, `[D]` each, as number `at`.
+fn write_token<T: Number>((keys, values): (&mut [T], &mut [T]), at: usize, key: &[T], value: &[T]) {
+    let (dim, capacity) = (key.len(), keys.len() / key.len());
+    let panel = &mut keys[at / LANES * LANES * dim..];
+    for (d, &k) in key.iter().enumerate() {
+        panel[d * LANES + at % LANES] = k;
+    }
+    for (c, part) in value.chunks(LANES).enumerate() {
+        let from = (c * capacity + at) * LANES;
+        values[from..from + part.len()].copy_from_slice(part);
+    }
+}
+
+vectorised! {
+    /// Attention of query rows `[rows, D]` (already scaled) that see the first `visible[row]` keys each.
+    fn attend [T: Number] [T] (queries: &[T], visible: &[usize], head: Head<'_, T>, out: &mut [T], log_sums: &mut [T]) {
+        let most = visible.iter().copied().max().unwrap_or(0).next_multiple_of(LANES);
+        let mut scores = vec![T::zero(); 8 * most];
+        let mut row = 0;
+        while row < visible.len() {
+            let taken = match visible.len() - row {
+                8.. => attend_rows::<T, 8>(queries, visible, row, head, &mut scores, out, log_sums),
+                4.. => attend_rows::<T, 4>(queries, visible, row, head, &mut scores, out, log_sums),
+                2.. => attend_rows::<T, 2>(queries, visible, row, head, &mut scores, out, log_sums),
+                _ => attend_rows::<T, 1>(queries, visible, row, head, &mut scores, out, log_sums),
+            };
+            row += taken;
+        }
+    }
+}
+
+#[inline(always)]
+fn attend_rows<T: Number, const R: usize>(
+    queries: &[T],
+    visible: &[usize],
+    first: usize,
+    head: Head<'_, T>,
+    scores: &mut [T],
+    out: &mut [T],
+    log_sums: &mut [T],
+) -> usize {
+    let dim = head.dim;
+    let capacity = head.keys.len() / dim;
+    let visible = &visible[first..first + R];
+    let most = visible.iter().copied().max().unwrap_or(0);
+    let width = most.next_multiple_of(LANES);
+    for panel in 0..width / LANES {
+        let keys = &head.keys[panel * dim * LANES..(panel + 1) * dim * LANES];
+        let tile = tile::<T, R>(&queries[first * dim..], dim, dim, keys);
+        for (r, tile) in tile.iter().enumerate() {
+            scores[r * width + panel * LANES..][..LANES].copy_from_slice(tile);
+        }
+    }
+    let mut sums = [T::one(); R];
+    for r in 0..R {
+        let (sum, log_sum) = soften(&mut scores[r * width..(r + 1) * width], visible[r]);
+        sums[r] = sum;
+        log_sums[first + r] = log_sum;
+    }
+    for (c, from) in (0..dim).step_by(LANES).enumerate() {
+        let tile = tile::<T, R>(scores, width, most, &head.values[c * capacity * LANES..]);
+        let part = LANES.min(dim - from);
+        for r in 0..R {
+            let out = &mut out[(first + r) * dim + from..][..part];
+            for (out, &x) in out.iter_mut().zip(&tile[r]) {
+                *out = x / sums[r];
+            }
+        }
+    }
+    R
+}
+
+/// `R` rows of `a` (`stride` apart) times a panel `[depth, 32]`, summed over ascending depth.
+#[inline(always)]
+fn tile<T: Number, const R: usize>(a: &[T], stride: usize, depth: usize, b: &[T]) -> [[T; LANES]; R] {
+    let mut sums = [[T::zero(); LANES]; R];
+    let rows: [&[T]; R] = std::array::from_fn(|r| &a[r * stride..r * stride + depth]);
+    for (k, b) in b.chunks_exact(LANES).take(depth).enumerate() {
+        for r in 0..R {
+            let x = rows[r][k];
+            for l in 0..LANES {
+                sums[r][l] = x.fused(b[l], sums[r][l]);
+            }
+        }
+    }
+    sums
+}
+
+/// Turns the first `n` scores into e^(score − max) and the others into zeros; returns their sum and max + ln sum.
+#[inline(always)]
+fn soften<T: Number>(scores: &mut [T], n: usize) -> (T, T) {
+    scores[n..].fill(T::zero());
+    if n == 0 {
+        return (T::one(), T::of(f64::INFINITY));
+    }
+    let max = largest(&scores[..n]);
+    for s in &mut scores[..n] {
+        *s = (*s - max).fast_exp();
+    }
+    let sum = sum_by(scores.len(), |i| scores[i]);
+    (sum, max + T::ln(sum))
+}
+
+/// The largest of some numbers.
+#[inline(always)]
+pub(crate) fn largest<T: Number>(numbers: &[T]) -> T {
+    let mut lanes = [T::of(f64::NEG_INFINITY); LANES];
+    let chunks = numbers.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.larger(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = lane.larger(x);
+    }
+    lanes.into_iter().fold(T::of(f64::NEG_INFINITY), Number::larger)
+}
+
+/// Rows of scores that exist at once in the backward pass of one head.
+const BLOCK: usize = 64;
+
+/// With P the attention weights and dP = dO Vᵀ: dV = Pᵀ dO, dS = P ⊙ (dP − rowsum(dO ⊙ O)), dQ = scale · dS K,
+/// dK = scale · dSᵀ Q (arXiv 2205.14135, algorithm 4).
+fn backward<T: Number>(
+    inputs: &[Tensor; 3],
+    output: &Tensor,
+    log_sums: &Tensor,
+    grad: &Tensor,
+    dims: Dims,
+    mask: &KeyMask,
+    scale: f64,
+) -> Result<[Tensor; 3]> {
+    let [q, k, v] = inputs;
+    let shapes = [q.dims(), k.dims(), v.dims()];
+    let (q, k, v) = (view::<T>(q)?, view::<T>(k)?, view::<T>(v)?);
+    let (o, grad, log_sums) = (view::<T>(output)?, view::<T>(grad)?, view::<T>(log_sums)?);
+    let (rows, dim) = (dims.rows(), dims.dim);
+    let tasks = dims.batch * dims.groups;
+    let mut dq = vec![T::zero(); tasks * rows * dim];
+    let (mut dk, mut dv) =
+        (vec![T::zero(); tasks * dims.keys * dim], vec![T::zero(); tasks * dims.keys * dim]);
+    let size = |n: usize| (n * dim).max(1);
+    let parts = dq.par_chunks_mut(size(rows)).zip(dk.par_chunks_mut(size(dims.keys)));
+    parts.zip(dv.par_chunks_mut(size(dims.keys))).enumerate().for_each(|(task, ((dq, dk), dv))| {
+        let head = dims.head(task);
+        let queries = |x: &[T]| dims.gather(x, head, dims.queries, dims.share, T::one());
+        let keys = |x: &[T]| dims.gather(x, head, dims.keys, 1, T::one());
+        let saved = Saved {
+            q: queries(&q),
+            k: keys(&k),
+            v: keys(&v),
+            o: queries(&o),
+            grad: queries(&grad),
+            log_sums: &log_sums[task * rows..(task + 1) * rows],
+            visible: dims.visible(mask.lengths[head.0], mask.causal, 0),
+            dim,
+            scale: T::of(scale),
+        };
+        saved.gradients(dq, dk, dv);
+    });
+    Ok([
+        tensor(dims.spread(dq, dims.queries, dims.share), shapes[0])?,
+        tensor(dims.spread(dk, dims.keys, 1), shapes[1])?,
+        tensor(dims.spread(dv, dims.keys, 1), shapes[2])?,
+    ])
+}
+
+/// What the backward pass of one key head needs, `[rows, D]` or `[S, D]` each.
+struct Saved<'a, T> {
+    q: Vec<T>,
+    k: Vec<T>,
+    v: Vec<T>,
+    o: Vec<T>,
+    grad: Vec<T>,
+    log_sums: &'a [T],
+    visible: Vec<usize>,
+    dim: usize,
+    scale: T,
+}
+
+impl<T: Number> Saved<'_, T> {
+    fn gradients(&self, dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
+        let dim = self.dim;
+        let rows = self.visible.len();
+        let one = Threads::One;
+        for from in (0..rows).step_by(BLOCK) {
+            let n = BLOCK.min(rows - from);
+            let keys = self.visible[from..from + n].iter().copied().max().unwrap_or(0);
+            if keys == 0 {
+                continue;
+            }
+            let span = from * dim..(from + n) * dim;
+            let (q, grad) =
+                (Matrix::new(&self.q[span.clone()], n, dim), Matrix::new(&self.grad[span.clone()], n, dim));
+            let (k, v) = (Matrix::new(&self.k, keys, dim), Matrix::new(&self.v, keys, dim));
+            let mut weights = vec![T::zero(); n * keys];
+            matmul(&mut weights, q, k.t(), false, one);
+            let mut slopes = vec![T::zero(); n * keys];
+            matmul(&mut slopes, grad, v.t(), false, one);
+            let visible = &self.visible[from..from + n];
+            let (o, g) = (&self.o[span.clone()], &self.grad[span.clone()]);
+            recompute(&mut weights, &mut slopes, visible, &self.log_sums[from..from + n], o, g, self.scale);
+            matmul(&mut dv[..keys * dim], Matrix::new(&weights, n, keys).t(), grad, true, one);
+            matmul(&mut dq[span], Matrix::new(&slopes, n, keys), k, false, one);
+            matmul(&mut dk[..keys * dim], Matrix::new(&slopes, n, keys).t(), q, true, one);
+        }
+    }
+}
+
+vectorised! {
+    /// Scores into attention weights, and dP into scale · dS.
+    fn recompute [T: Number] [T] (
+        weights: &mut [T], slopes: &mut [T], visible: &[usize], log_sums: &[T], o: &[T], grad: &[T], scale: T,
+    ) {
+        let rows = visible.len();
+        let (keys, dim) = (weights.len() / rows, o.len() / rows);
+        for r in 0..rows {
+            let (o, g) = (&o[r * dim..(r + 1) * dim], &grad[r * dim..(r + 1) * dim]);
+            let along = sum_by(dim, |i| o[i] * g[i]);
+            let weights = &mut weights[r * keys..(r + 1) * keys];
+            let slopes = &mut slopes[r * keys..(r + 1) * keys];
+            weights[visible[r]..].fill(T::zero());
+            slopes[visible[r]..].fill(T::zero());
+            for (w, s) in weights[..visible[r]].iter_mut().zip(&mut slopes[..visible[r]]) {
+                *w = w.fused(scale, -log_sums[r]).fast_exp();
+                *s = *w * (*s - along) * scale;
+            }
+        }
+    }
+}
+
+/// Keys and values of one layer for generation: preallocated, one line per sequence.
+pub struct KvCache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    groups: usize,
+    dim: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// Room for `capacity` tokens in each of `rows` sequences with `groups` key heads of width `dim`.
+    pub fn new(rows: usize, capacity: usize, groups: usize, dim: usize) -> Self {
+        let capacity = capacity.next_multiple_of(LANES);
+        let heads = rows * groups * capacity;
+        let (keys, values) = (vec![0.0; heads * dim], vec![0.0; heads * dim.next_multiple_of(LANES)]);
+        Self { keys, values, groups, dim, capacity }
+    }
+
+    /// Tokens that fit in a row.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The rows `rows` of this cache, copied, in that order.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let copy = |x: &[f32], width: usize| {
+            rows.iter().flat_map(|&r| x[r * width..(r + 1) * width].iter().copied()).collect()
+        };
+        let (keys, values) = (self.key_size() * self.groups, self.value_size() * self.groups);
+        Self { keys: copy(&self.keys, keys), values: copy(&self.values, values), ..*self }
+    }
+
+    fn key_size(&self) -> usize {
+        self.capacity * self.dim
+    }
+
+    fn value_size(&self) -> usize {
+        self.capacity * self.dim.next_multiple_of(LANES)
+    }
+
+    /// Appends `lengths[b]` tokens to each sequence, from position `starts[b]` on, and attends from them, causally, to all
+    /// that the sequence holds. Batch row b is the cache's row `rows[b]`.
+    ///
+    /// # Shapes
+    /// q `[B, T, H, D]`, k and v `[B, T, G, D]`, f32 → `[B, T, H, D]`
+    ///
+    /// # Errors
+    /// On shapes that do not fit, or a full cache.
+    pub fn attend(
+        &mut self,
+        qkv: [&Tensor; 3],
+        rows: &[usize],
+        starts: &[usize],
+        lengths: &[usize],
+        scale: f64,
+    ) -> Result<Tensor> {
+        let dims = Dims::new(qkv[0], qkv[1], qkv[2])?;
+        if dims.groups != self.groups
+            || dims.dim != self.dim
+            || [rows.len(), starts.len(), lengths.len()] != [dims.batch; 3]
+        {
+            bail!(
+                "cache of {} heads × {}: k {:?} for {} rows",
+                self.groups,
+                self.dim,
+                qkv[1].dims(),
+                rows.len()
+            );
+        }
+        if let Some(b) = (0..dims.batch).find(|&b| starts[b] + lengths[b] > self.capacity) {
+            bail!("cache: {} + {} tokens, room for {}", starts[b], lengths[b], self.capacity);
+        }
+        let [q, k, v] = [qkv[0].contiguous()?, qkv[1].contiguous()?, qkv[2].contiguous()?];
+        let (q, k, v) = (view::<f32>(&q)?, view::<f32>(&k)?, view::<f32>(&v)?);
+        let (key_size, value_size) = (self.key_size(), self.value_size());
+        for b in 0..dims.batch {
+            for g in 0..self.groups {
+                let head = rows[b] * self.groups + g;
+                let keys = &mut self.keys[head * key_size..(head + 1) * key_size];
+                let values = &mut self.values[head * value_size..(head + 1) * value_size];
+                for t in 0..lengths[b] {
+                    let at = dims.at(b, t, dims.keys, g, 1);
+                    let token = at..at + dims.dim;
+                    write_token((&mut *keys, &mut *values), starts[b] + t, &k[token.clone()], &v[token]);
+                }
+            }
+        }
+        let mut out = vec![0.0; q.len()];
+        out.par_chunks_mut((dims.rows() * dims.dim).max(1)).enumerate().for_each(|(task, out)| {
+            let (b, g) = dims.head(task);
+            let head = rows[b] * self.groups + g;
+            let keys = &self.keys[head * key_size..(head + 1) * key_size];
+            let values = &self.values[head * value_size..(head + 1) * value_size];
+            let queries = dims.gather(&q, (b, g), dims.queries, dims.share, scale as f32);
+            let visible = dims.visible(starts[b] + lengths[b], true, starts[b]);
+            let mut log_sums = vec![0.0; visible.len()];
+            attend(&queries, &visible, Head { keys, values, dim: dims.dim }, out, &mut log_sums);
+        });
+        tensor(dims.spread(out, dims.queries, dims.share), qkv[0].dims())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::gradcheck;
+    use crate::ops::testing::numbers;
+    use candle_core::{D, DType, Device};
+    use proptest::prelude::*;
+
+    /// The definition, in candle, one batch row at a time.
+    fn naive(q: &Tensor, k: &Tensor, v: &Tensor, length: usize, causal: bool, scale: f64) -> Result<Tensor> {
+        let (t, h, _) = q.dims3()?;
+        let (s, g, _) = k.dims3()?;
+        let mut heads = Vec::new();
+        for head in 0..h {
+            let pick = |x: &Tensor, at: usize| x.narrow(1, at, 1)?.squeeze(1)?.contiguous();
+            let (q, k, v) = (pick(q, head)?, pick(k, head / (h / g))?, pick(v, head / (h / g))?);
+            let hidden = |i: usize, j: usize| j >= length || (causal && j > i);
+            let mask: Vec<f64> = (0..t * s).map(|x| if hidden(x / s, x % s) { -1e30 } else { 0.0 }).collect();
+            let mask = Tensor::from_vec(mask, (t, s), &Device::Cpu)?;
+            let scores = ((q.matmul(&k.t()?)? * scale)? + mask)?;
+            let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+            let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+            heads.push(weights.matmul(&v)?);
+        }
+        Tensor::stack(&heads, 1)
+    }
+
+    #[test]
+    fn values_are_the_definition() -> Result<()> {
+        for (t, s, causal, lengths) in [(67, 67, true, [67, 41]), (3, 71, false, [71, 37])] {
+            let (q, k, v) =
+                (numbers(&[2, t, 6, 5], 0.1), numbers(&[2, s, 3, 5], 0.7), numbers(&[2, s, 3, 5], 1.9));
+            let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
+            let mask = KeyMask { lengths: lengths.to_vec(), causal };
+            let got = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.45)?;
+            for b in 0..2 {
+                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, lengths[b], causal, 0.45)?;
+                let difference = (got.value().get(b)? - want)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                assert!(difference < 1e-12, "{difference}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let inputs = [numbers(&[2, 5, 4, 3], 0.1), numbers(&[2, 5, 2, 3], 0.7), numbers(&[2, 5, 2, 3], 1.9)];
+        let causal = KeyMask { lengths: vec![5, 3], causal: true };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &causal, 0.6));
+        let inputs = [numbers(&[2, 2, 3, 5], 0.1), numbers(&[2, 7, 3, 5], 0.7), numbers(&[2, 7, 3, 5], 1.9)];
+        let full = KeyMask { lengths: vec![0, 7], causal: false };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &full, 0.6));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_cache_gives_the_bits_of_the_whole(t in 1usize..75, cut in 0usize..75, dim in 1usize..40, share in 1usize..4) {
+            let f32s = |shape: &[usize], seed| numbers(shape, seed).to_dtype(DType::F32).unwrap();
+            let (groups, cut) = (2, cut.min(t));
+            let q = f32s(&[1, t, groups * share, dim], 0.3);
+            let (k, v) = (f32s(&[1, t, groups, dim], 1.1), f32s(&[1, t, groups, dim], 2.3));
+            let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
+            let mask = KeyMask { lengths: vec![t], causal: true };
+            let whole = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.7).unwrap();
+            let mut cache = KvCache::new(3, t + 5, groups, dim);
+            let mut parts = Vec::new();
+            // a prefill of `cut` tokens, then one token at a time
+            let steps = std::iter::once((0, cut)).chain((cut..t).map(|at| (at, 1))).filter(|s| s.1 > 0);
+            for (at, n) in steps {
+                let part = |x: &Tensor| x.narrow(1, at, n).unwrap();
+                parts.push(cache.attend([&part(&q), &part(&k), &part(&v)], &[1], &[at], &[n], 0.7).unwrap());
+            }
+            let parts = Tensor::cat(&parts, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            prop_assert_eq!(parts, whole.value().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        }
+    }
+}
