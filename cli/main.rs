@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use recipe::Recipe;
+use stages::Training;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,6 +56,26 @@ enum Command {
         /// Where to write the tables
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+    /// Train one stage of a recipe on its own
+    Train {
+        /// Which stage
+        stage: Training,
+        /// The recipe, a TOML file
+        #[arg(long, value_name = "RECIPE.toml", required_unless_present = "resume")]
+        config: Option<PathBuf>,
+        /// Folder with the tables that `peptalk ingest` wrote
+        #[arg(long, value_name = "DIR", required_unless_present = "resume")]
+        tables: Option<PathBuf>,
+        /// Folder of the run
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Change one setting of the recipe, such as ss.optim.lr=1e-3
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Go on with the interrupted run in --out, with its settings and tables
+        #[arg(long)]
+        resume: bool,
     },
     /// Run the stages of a recipe in order; what is up to date is skipped, what was interrupted goes on
     Run {
@@ -166,6 +187,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;
             let config = recipe.section(recipe.ingest.as_ref(), "ingest").map_err(Failure::Usage)?;
             stages::ingest(config, &data, &out).map_err(Failure::Work)
+        }
+        Command::Train { stage, config, tables, out, set, resume } => {
+            let config = config.unwrap_or_else(|| out.join(train::config::CONFIG));
+            let recipe = Recipe::load(&config, &set).map_err(Failure::Usage)?;
+            stages::train(stage, &recipe, tables, &out, resume).map_err(Failure::Work)
         }
         Command::Run { recipe, run } => {
             let recipe = Recipe::load(&recipe, &run.set).map_err(Failure::Usage)?;

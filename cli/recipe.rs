@@ -11,7 +11,7 @@ use train::config;
 const QUICKSTART: &str = include_str!("../recipes/quickstart.toml");
 
 /// Sections whose work draws random numbers: they take the recipe's seed unless they name their own.
-const SEEDED: &[&str] = &["world"];
+const SEEDED: &[&str] = &["world", "ss", "contact"];
 
 /// A whole run. The sections stand in the order in which they are run; a section that is absent is not run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +27,12 @@ pub(crate) struct Recipe {
     /// Raw files → tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ingest: Option<ingest::Config>,
+    /// Secondary structure: BiLSTM + CRF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ss: Option<train::ss::Config>,
+    /// Contacts and CATH classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) contact: Option<train::contact::Config>,
 }
 
 impl Recipe {

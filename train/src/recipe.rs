@@ -81,7 +81,7 @@ struct Begun {
     #[serde(flatten)]
     stamp: Stamp,
     /// Where the inputs lie, so that the run can be resumed without naming them again.
-    paths: Vec<PathBuf>,
+    paths: Vec<(String, PathBuf)>,
 }
 
 /// `done.json`.
@@ -213,12 +213,16 @@ impl Stamp {
     }
 }
 
-/// The inputs of the unfinished run in `folder`, if there is one.
+/// The inputs of the interrupted run in `folder`, by name.
 ///
 /// # Errors
-/// When its file cannot be read.
-pub fn interrupted(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
-    Ok(read_json::<Begun>(&folder.join(BEGUN))?.map(|begun| begun.paths))
+/// When there is none, or its file cannot be read.
+pub fn interrupted(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    match read_json::<Begun>(&folder.join(BEGUN))? {
+        Some(begun) => Ok(begun.paths.into_iter().collect()),
+        None if folder.join(DONE).exists() => bail!("the run in {} is finished", folder.display()),
+        None => bail!("{} holds no run that could be resumed", folder.display()),
+    }
 }
 
 /// Holds a folder for one run at a time. The system lets go of it when the process ends, however it ends.
