@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
 use crate::CODE;
 use crate::recipe::Recipe;
 
 /// The training stages, in the order in which they are run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Training {
     /// Secondary structure: BiLSTM + CRF
     Ss,
@@ -23,12 +24,18 @@ impl Training {
         let inputs = vec![("tables".to_owned(), tables.to_owned())];
         let tables = tables.to_owned();
         let (name, work): (_, Option<Work<'a>>) = match self {
-            Self::Ss => ("ss", recipe.ss.as_ref().map(|config| -> Work {
-                Box::new(move |out, resume| train::ss::run(config, &tables, out, resume))
-            })),
-            Self::Contact => ("contact", recipe.contact.as_ref().map(|config| -> Work {
-                Box::new(move |out, resume| train::contact::run(config, &tables, out, resume))
-            })),
+            Self::Ss => (
+                "ss",
+                recipe.ss.as_ref().map(|config| -> Work {
+                    Box::new(move |out, resume| train::ss::run(config, &tables, out, resume))
+                }),
+            ),
+            Self::Contact => (
+                "contact",
+                recipe.contact.as_ref().map(|config| -> Work {
+                    Box::new(move |out, resume| train::contact::run(config, &tables, out, resume))
+                }),
+            ),
         };
         let Some(work) = work else { return Ok(None) };
         Ok(Some(Stage { name, folder, config: recipe.only(name)?, inputs, resumes: true, work }))

@@ -8,25 +8,31 @@ use std::time::{Duration, Instant};
 use crate::kit::peptalk;
 
 /// The embedded recipe, made so small that it takes seconds.
-const TINY: &[&str] = &["world.n_proteins=97"];
+const TINY: &[&str] = &[
+    "world.n_proteins=97",
+    "ingest.valid_fraction=0.2",
+    "ss.epochs=3",
+    "ss.batch_residues=512",
+    "ss.save_every=1",
+    "ss.optim.schedule.warmup_steps=1",
+    "contact.epochs=2",
+    "contact.batch_pairs=8192",
+    "contact.save_every=1",
+    "contact.optim.schedule.warmup_steps=1",
+];
 
-fn start(out: &Path) -> Child {
+fn start(out: &Path, settings: &[&str]) -> Child {
     let mut command = peptalk();
-    command.arg("quickstart").arg("--out").arg(out).stdout(Stdio::null()).stderr(Stdio::piped());
-    for setting in TINY {
+    command.arg("quickstart").arg("--out").arg(out).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for setting in TINY.iter().chain(settings) {
         command.args(["--set", setting]);
     }
     command.spawn().expect("the program starts")
 }
 
-fn finish(out: &Path) {
-    let done = start(out).wait_with_output().expect("the program ends");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
 /// Starts a run and kills it as soon as `moment` has come; false if the run was over before.
 fn kill_when(out: &Path, moment: impl Fn(Duration) -> bool) -> bool {
-    let (mut child, begin) = (start(out), Instant::now());
+    let (mut child, begin) = (start(out, &[]), Instant::now());
     loop {
         if child.try_wait().expect("the child is ours").is_some() {
             return false;
@@ -59,53 +65,53 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
+/// Runs the recipe to its end; gives the stages and what was done with each.
+fn finish(out: &Path, settings: &[&str]) -> Vec<String> {
+    let done = start(out, settings).wait_with_output().expect("the program ends");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).expect("the program writes UTF-8");
+    let table = text.lines().skip_while(|line| !line.starts_with("stage ")).skip(1);
+    table
+        .take_while(|line| !line.is_empty())
+        .map(|line| line[..22].split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
 #[test]
-fn a_killed_run_ends_in_the_same_bytes() {
+fn a_killed_run_ends_in_the_same_bytes_and_a_second_one_does_nothing() {
     let place = tempfile::tempdir().unwrap();
     let (whole, killed) = (place.path().join("whole"), place.path().join("killed"));
     let begin = Instant::now();
-    finish(&whole);
+    let first = finish(&whole, &[]);
     let took = begin.elapsed();
+    assert!(first.iter().all(|stage| stage.ends_with(" done")), "{first:?}");
 
-    // At fixed moments of the work, and at moments that fall anywhere.
-    for seen in ["world/swissprot", "tables/proteins.parquet"] {
+    // At moments of the work that are known, and at one that falls anywhere.
+    for seen in [
+        "world/swissprot",
+        "tables/proteins.parquet",
+        "ss/begun.json",
+        "ss/checkpoint-2",
+        "ss/checkpoint-5",
+        "contact/checkpoint-1",
+        "contact/checkpoint-3",
+    ] {
         kill_when(&killed, |_| killed.join(seen).exists());
     }
-    for part in [3, 5, 7] {
-        kill_when(&killed, |elapsed| elapsed > took / part);
-    }
-    finish(&killed);
+    kill_when(&killed, |elapsed| elapsed > took / 5);
+    finish(&killed, &[]);
 
     let (want, got) = (contents(&whole), contents(&killed));
     assert_eq!(want.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
     for (name, bytes) in &want {
         assert!(got[name] == *bytes, "{name} has other bytes");
     }
-    assert!(want.contains_key("tables/proteins.parquet"));
-}
+    for name in ["tables/proteins.parquet", "ss/model/model.safetensors", "ss/log.jsonl"] {
+        assert!(want.contains_key(name), "{name} is missing: {:?}", want.keys());
+    }
 
-#[test]
-fn a_second_run_does_nothing_and_a_changed_one_only_what_it_must() {
-    let place = tempfile::tempdir().unwrap();
-    let run = |set: &[&str]| {
-        let out = place.path().join("run");
-        let mut command = peptalk();
-        command.args(["quickstart", "--out"]).arg(out);
-        for setting in TINY.iter().chain(set) {
-            command.args(["--set", setting]);
-        }
-        let done = command.output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        let text = String::from_utf8(done.stdout).unwrap();
-        let table = text.lines().skip_while(|line| !line.starts_with("stage ")).skip(1);
-        table
-            .map(|line| line.split("  ").next().unwrap().to_owned() + "|" + line[10..22].trim())
-            .collect::<Vec<_>>()
-    };
-    let first = run(&[]);
-    assert!(first.iter().all(|stage| stage.ends_with("|done")), "{first:?}");
-    let second = run(&[]);
-    assert!(second.iter().all(|stage| stage.ends_with("|up to date")), "{second:?}");
-    let changed = run(&["ingest.valid_fraction=0.2"]);
-    assert_eq!(changed[..2], ["world|up to date", "ingest|done"]);
+    let second = finish(&whole, &[]);
+    assert!(second.iter().all(|stage| stage.ends_with(" up to date")), "{second:?}");
+    let changed = finish(&whole, &["contact.epochs=1"]);
+    assert_eq!(changed[..4], ["world up to date", "ingest up to date", "ss up to date", "contact done"]);
 }

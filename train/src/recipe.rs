@@ -142,8 +142,8 @@ impl Stage<'_> {
         if self.resumes {
             fs::create_dir_all(&self.folder)?;
             config::save_or_compare(&self.folder, &self.config)?;
-            let paths =
-                self.inputs.iter().map(|(_, path)| std::path::absolute(path)).collect::<Result<_, _>>()?;
+            let absolute = |(name, path): &(String, PathBuf)| Ok((name.clone(), std::path::absolute(path)?));
+            let paths = self.inputs.iter().map(absolute).collect::<Result<_>>()?;
             write_json(&self.folder.join(BEGUN), &Begun { stamp: stamp.clone(), paths })?;
         }
         (self.work)(&self.folder, resumed).with_context(|| format!("stage {}", self.name))?;
