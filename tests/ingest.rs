@@ -2,22 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::kit::{root, shared};
 use datasets::table::{DdgRow, FactRow, ProteinRow, Rows, Split, SsRow};
 use datasets::world::{self, Truth};
 use ingest::{Config, Kind, Manifest, Role, Source};
-
-fn root() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if root.ends_with("ingest") { root.join("..") } else { root.into() }
-}
-
-/// `../shared` beside the checkout, or where `PEPTALK_SHARED` says.
-fn shared() -> Option<PathBuf> {
-    let folder = std::env::var_os("PEPTALK_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    folder.is_dir().then_some(folder)
-}
 
 /// The `[ingest]` section of a recipe.
 fn section(recipe: &str) -> Config {
@@ -52,10 +42,7 @@ fn account(manifest: &Manifest) -> String {
 
 #[test]
 fn real_files_are_accounted_for() {
-    let Some(shared) = shared() else {
-        eprintln!("skipped: needs ../shared/data");
-        return;
-    };
+    let Some(data) = shared("data") else { return };
     // The larger files are left to the smoke run over the whole recipe.
     let large = [
         "swissprot",
@@ -71,7 +58,7 @@ fn real_files_are_accounted_for() {
     let mut config = section("real-small.toml");
     config.source.retain(|s| !large.contains(&s.name.as_str()));
     let out = tempfile::tempdir().unwrap();
-    let manifest = ingest::run(&config, &shared.join("data"), &out.path().join("tables")).unwrap();
+    let manifest = ingest::run(&config, &data, &out.path().join("tables")).unwrap();
     eprintln!("{}", account(&manifest));
     balanced(&manifest);
     let rows = |name: &str| {
@@ -104,15 +91,12 @@ fn real_files_are_accounted_for() {
 }
 
 #[test]
-#[ignore = "slow: 60 s"]
+#[ignore = "slow: 150 s"]
 fn the_whole_recipe_is_accounted_for() {
-    let Some(shared) = shared() else {
-        eprintln!("skipped: needs ../shared/data");
-        return;
-    };
+    let Some(data) = shared("data") else { return };
     let (out, started) = (tempfile::tempdir().unwrap(), std::time::Instant::now());
     let tables = out.path().join("tables");
-    let manifest = ingest::run(&section("real-small.toml"), &shared.join("data"), &tables).unwrap();
+    let manifest = ingest::run(&section("real-small.toml"), &data, &tables).unwrap();
     eprintln!("{}in {:.1?}", account(&manifest), started.elapsed());
     balanced(&manifest);
     assert!(manifest.largest_clusters[0] < 1_000, "a giant cluster: {:?}", manifest.largest_clusters);
@@ -128,11 +112,8 @@ fn the_whole_recipe_is_accounted_for() {
 /// RAPM's files repeat every answer without its stock opening as `metadata`: an independent check of the cleaning.
 #[test]
 fn cleaned_answers_are_the_bare_annotations() {
-    let Some(shared) = shared() else {
-        eprintln!("skipped: needs ../shared/data");
-        return;
-    };
-    let (data, out) = (shared.join("data"), tempfile::tempdir().unwrap());
+    let Some(data) = shared("data") else { return };
+    let out = tempfile::tempdir().unwrap();
     let mut config = section("real-small.toml");
     config.source.retain(|s| s.name == "mol_instructions");
     let tables = out.path().join("tables");
