@@ -1,10 +1,12 @@
 //! The training loops, one file each, and what they share: optimiser, schedule, guard, log, checkpoints, config.
 
+pub mod advantage;
 pub mod checkpoint;
 pub mod config;
 pub mod contact;
 pub mod ema;
 pub mod guard;
+pub mod llm;
 pub mod loss;
 pub mod optim;
 pub mod progress;

@@ -1,6 +1,7 @@
 //! Losses: one file per task, and the list that totals and logs them.
 
 pub mod fold;
+pub mod llm;
 pub mod ss;
 
 use anyhow::{Result, ensure};
