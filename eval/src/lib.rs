@@ -9,6 +9,7 @@ mod compare;
 pub mod contact;
 mod dataset;
 pub mod hub;
+pub mod llm;
 pub mod metric;
 pub mod report;
 pub mod ss;

@@ -1,0 +1,388 @@
+//! The model that answers: tokenizer, chat template, language model with its adapter, and how proteins enter it.
+//!
+//! One [`Policy`] serves training, sampling and evaluation, so that a question looks the same in all three.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use datasets::chat::Chat;
+use datasets::collate::Padding;
+use datasets::llm::{Example, LlmBatch, ProteinPath, Row};
+use datasets::rng;
+use datasets::tokenizer::Tokenizer;
+use models::llm::{
+    self, Bridge, Completion, Encoder, LoraConfig, Prompts, ProteinLlm, Proteins, Qwen3, Residues, Rows,
+    Sampling, bridge, encoder,
+};
+use models::ops::TokenScores;
+use models::{Params, Tape, Weights};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Tensors by name.
+pub type Tensors = std::collections::BTreeMap<String, Tensor>;
+
+/// Completions that are sampled side by side: bounds the memory of the key/value cache.
+const SAMPLED_AT_ONCE: usize = 512;
+
+/// How proteins enter: the `protein` section of an SFT recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "path", rename_all = "lowercase")]
+pub enum ProteinConfig {
+    /// As letters in the prompt.
+    Letters,
+    /// As vectors: a frozen encoder, attention pooling into `n_queries` vectors, a projector of two layers.
+    Encoder {
+        /// Folder of the encoder, relative to the stage's.
+        folder: PathBuf,
+        /// Vectors of each protein.
+        n_queries: usize,
+        /// Heads of the pooling.
+        n_heads: usize,
+        /// Width of the projector's hidden layer.
+        hidden_size: usize,
+    },
+}
+
+/// `policy.json`: where the frozen parts are, relative to the policy's own folder.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parts {
+    base: PathBuf,
+    encoder: Option<PathBuf>,
+}
+
+/// A language model with an adapter and, unless it reads letters, an encoder and a bridge.
+pub struct Policy {
+    tokenizer: Tokenizer,
+    chat: Chat,
+    model: ProteinLlm,
+    lora: LoraConfig,
+    params: Params,
+    base: PathBuf,
+    encoder: Option<PathBuf>,
+}
+
+impl Policy {
+    /// A fresh adapter and bridge on a base model. Relative folders begin at `from`.
+    ///
+    /// # Errors
+    /// When a folder cannot be read, or the parts do not fit each other.
+    pub fn new(
+        from: &Path,
+        base: &Path,
+        protein: &ProteinConfig,
+        lora: &LoraConfig,
+        seed: u64,
+    ) -> Result<Self> {
+        let weights = || Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
+        let base = from.join(base);
+        let (tokenizer, chat, plain) = open_base(&base)?;
+        let model = plain.with_lora(lora, weights())?;
+        let special = tokenizer.special();
+        let (protein, encoder) = match protein {
+            ProteinConfig::Letters => (None, None),
+            ProteinConfig::Encoder { folder, n_queries, n_heads, hidden_size } => {
+                let folder = from.join(folder);
+                let encoder = open_encoder(&folder)?;
+                let config = bridge::Config {
+                    n_queries: *n_queries,
+                    n_heads: *n_heads,
+                    encoder_size: encoder.config().hidden_size,
+                    hidden_size: *hidden_size,
+                    llm_size: model.config().hidden_size,
+                    boundary_ids: [special.protein_start, special.protein_end],
+                    placeholder_id: special.protein_embed,
+                };
+                let bridge = Bridge::new(config, weights(), model.embedding().value())?;
+                (Some(llm::ProteinPath { encoder, bridge }), Some(folder))
+            }
+        };
+        Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, lora.clone(), base, encoder)
+    }
+
+    /// Reads what [`Policy::save`] wrote.
+    ///
+    /// # Errors
+    /// Names the file that is missing or broken, or what does not fit.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let read = || -> Result<Self> {
+            let text = fs_err::read_to_string(folder.join("policy.json"))?;
+            let parts: Parts = serde_json::from_str(&text).context("policy.json")?;
+            let base = folder.join(&parts.base);
+            let (_, _, plain) = open_base(&base)?;
+            let (model, lora) = plain.load_lora(folder)?;
+            let encoder = parts.encoder.map(|encoder| folder.join(encoder));
+            let open = |path: &PathBuf| -> Result<_> {
+                let bridge = Bridge::load(folder, model.embedding().value())?;
+                Ok(llm::ProteinPath { encoder: open_encoder(path)?, bridge })
+            };
+            let protein = encoder.as_ref().map(open).transpose()?;
+            let (tokenizer, chat) = (Tokenizer::load(folder)?, Chat::load(folder)?);
+            Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, lora, base, encoder)
+        };
+        read().with_context(|| format!("opening the policy {}", folder.display()))
+    }
+
+    fn of(
+        tokenizer: Tokenizer,
+        chat: Chat,
+        model: ProteinLlm,
+        lora: LoraConfig,
+        base: PathBuf,
+        encoder: Option<PathBuf>,
+    ) -> Result<Self> {
+        let params = model.params()?;
+        Ok(Self { tokenizer, chat, model, lora, params, base, encoder })
+    }
+
+    /// Writes a PEFT adapter, the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
+    /// tokenizer and template, and `policy.json`, which says where base model and encoder are. `folder` may be a
+    /// temporary one beside the final place.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let base = relative(folder, &self.base)?;
+        self.model.llm.save_lora(folder, &self.lora, &base.to_string_lossy())?;
+        if let Some(protein) = &self.model.protein {
+            protein.bridge.save(folder)?;
+        }
+        self.tokenizer.save(folder, self.chat.source())?;
+        let encoder = self.encoder.as_ref().map(|path| relative(folder, path)).transpose()?;
+        let parts = serde_json::to_string_pretty(&Parts { base, encoder })?;
+        Ok(fs_err::write(folder.join("policy.json"), parts + "\n")?)
+    }
+
+    /// All weights but the encoder's; those of the base model are frozen.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// How proteins stand in its prompts.
+    pub fn path(&self) -> ProteinPath {
+        match self.model.protein {
+            Some(_) => ProteinPath::Encoder,
+            None => ProteinPath::Letters,
+        }
+    }
+
+    fn n_embed(&self) -> usize {
+        self.model.protein.as_ref().map_or(1, |protein| protein.bridge.config().n_queries)
+    }
+
+    /// Copies of the weights that are trained, by name.
+    ///
+    /// # Errors
+    /// What candle says.
+    pub fn trained(&self) -> Result<Tensors> {
+        self.params.trainable().map(|p| Ok((p.name().to_string(), p.value().copy()?))).collect()
+    }
+
+    /// Overwrites the weights that are trained.
+    ///
+    /// # Errors
+    /// Lists everything that is missing or does not fit.
+    pub fn assign(&self, tensors: &Tensors) -> Result<()> {
+        let mut trained = Params::default();
+        self.params.trainable().try_for_each(|p| trained.insert(p.clone()))?;
+        Ok(trained.assign(tensors)?)
+    }
+
+    /// A policy with the same frozen weights and its own copy of the trained ones: the reference of a KL term.
+    ///
+    /// # Errors
+    /// What candle says.
+    pub fn trained_copy(&self) -> Result<Self> {
+        let (adapter, rest): (Tensors, Tensors) =
+            self.trained()?.into_iter().partition(|(name, _)| name.contains(".lora_"));
+        let model = self.model.llm.with_lora(&self.lora, Weights::loaded(adapter))?;
+        let copy = |protein: &llm::ProteinPath| -> Result<_> {
+            let config = protein.bridge.config().clone();
+            let bridge = Bridge::new(config, Weights::loaded(rest.clone()), model.embedding().value())?;
+            Ok(llm::ProteinPath { encoder: protein.encoder.clone(), bridge })
+        };
+        let protein = self.model.protein.as_ref().map(copy).transpose()?;
+        let (tokenizer, chat) = (self.tokenizer.clone(), Chat::new(self.chat.source())?);
+        let model = ProteinLlm::new(model, protein)?;
+        Self::of(tokenizer, chat, model, self.lora.clone(), self.base.clone(), self.encoder.clone())
+    }
+
+    /// A question and its answer as token ids.
+    ///
+    /// # Errors
+    /// As [`Row::encode`].
+    pub fn encode(&self, example: &Example) -> Result<Row> {
+        Ok(Row::encode(&self.chat, &self.tokenizer, example, self.n_embed())?)
+    }
+
+    /// A question as token ids, waiting for the answer.
+    ///
+    /// # Errors
+    /// As [`Row::encode_prompt`].
+    pub fn encode_prompt(&self, example: &Example) -> Result<Row> {
+        Ok(Row::encode_prompt(&self.chat, &self.tokenizer, example, self.n_embed())?)
+    }
+
+    /// The text of a completion, without special tokens.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        Ok(self.tokenizer.decode(tokens, true)?)
+    }
+
+    /// Log-probability of every completion token, row by row, at the temperature.
+    ///
+    /// # Shapes
+    /// rows with N completion tokens in all → `[N]`
+    ///
+    /// # Errors
+    /// When a row has no prompt or no completion, or its places do not fit its proteins.
+    pub fn score(&self, tape: &Tape, rows: &[Row], temperature: f64) -> Result<TokenScores> {
+        let (tokens, residues) = self.batch(rows)?;
+        let width = tokens.ids.dim(1)?;
+        let (mut places, mut targets) = (vec![], vec![]);
+        for (at, row) in rows.iter().enumerate() {
+            ensure!(0 < row.n_prompt && row.n_prompt < row.ids.len(), "a chat without a prompt or an answer");
+            places.extend((row.n_prompt..row.ids.len()).map(|t| at * width + t - 1));
+            targets.extend_from_slice(&row.ids[row.n_prompt..]);
+        }
+        let hidden = self.model.hidden(tape, &tokens, residues.as_ref())?;
+        Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
+    }
+
+    /// Samples `samples` answers to each prompt, prompt by prompt; `rng(i)` is answer i's generator. Neither the other
+    /// prompts nor the number of threads changes an answer.
+    ///
+    /// # Errors
+    /// When a prompt's places do not fit its proteins.
+    pub fn sample(
+        &self,
+        prompts: &[Row],
+        samples: usize,
+        max_new_tokens: usize,
+        temperature: f64,
+        rng: impl Fn(usize) -> ChaCha8Rng,
+    ) -> Result<Vec<Completion>> {
+        let sampling = Sampling::Random { temperature, top_k: None, top_p: None };
+        self.generate(prompts, samples, max_new_tokens, sampling, rng)
+    }
+
+    /// The answer to each prompt that takes the most probable token every time.
+    ///
+    /// # Errors
+    /// As [`Policy::sample`].
+    pub fn answer(&self, prompts: &[Row], max_new_tokens: usize) -> Result<Vec<Completion>> {
+        self.generate(prompts, 1, max_new_tokens, Sampling::Greedy, |i| rng(0, "greedy", i as u64))
+    }
+
+    fn generate(
+        &self,
+        prompts: &[Row],
+        samples: usize,
+        max_new_tokens: usize,
+        sampling: Sampling,
+        rng: impl Fn(usize) -> ChaCha8Rng,
+    ) -> Result<Vec<Completion>> {
+        let stop = &self.model.llm.config().eos_token_ids;
+        let at_once = (SAMPLED_AT_ONCE / samples.max(1)).max(1);
+        let mut out = Vec::with_capacity(prompts.len() * samples);
+        for prompts in prompts.chunks(at_once) {
+            let (embedded, done) = (self.prompts(prompts)?, out.len());
+            let draw = |i| rng(done + i);
+            let llm = &self.model.llm;
+            out.extend(llm::generate(llm, &embedded, samples, max_new_tokens, sampling, stop, draw)?);
+        }
+        Ok(out)
+    }
+
+    /// log p(yes) − log p(no) of each prompt, over the whole answers: above 0 where the model leans to yes.
+    ///
+    /// # Errors
+    /// As [`Policy::sample`].
+    pub fn yes_scores(&self, prompts: &[Row]) -> Result<Vec<f64>> {
+        let answer = |word: &str| -> Result<Vec<u32>> {
+            let mut ids = self.tokenizer.encode(&format!("<answer>{word}</answer>"))?;
+            ids.push(self.tokenizer.special().turn_end);
+            Ok(ids)
+        };
+        let (yes, no) = (answer("yes")?, answer("no")?);
+        let mut out = Vec::with_capacity(prompts.len());
+        for prompts in prompts.chunks(SAMPLED_AT_ONCE / 2) {
+            let both = (0..prompts.len()).flat_map(|p| [(p, yes.clone()), (p, no.clone())]);
+            let completions: Vec<_> = both.collect();
+            let scores = llm::score_completions(&self.model.llm, &self.prompts(prompts)?, &completions)?;
+            out.extend(scores.chunks_exact(2).map(|pair| pair[0] - pair[1]));
+        }
+        Ok(out)
+    }
+
+    fn prompts(&self, prompts: &[Row]) -> Result<Prompts> {
+        let (tokens, residues) = self.batch(prompts)?;
+        Ok(self.model.prompts(&tokens, residues.as_ref())?)
+    }
+
+    /// Padded tokens and the encoded proteins. A protein that stands in several rows is encoded once.
+    fn batch(&self, rows: &[Row]) -> Result<(Rows, Option<Residues>)> {
+        let batch = LlmBatch::collate(rows, &self.tokenizer, self.n_embed())?;
+        let residues = match batch.proteins.is_empty() {
+            true => None,
+            false => {
+                let ids: Vec<Vec<u32>> = batch.proteins.iter().map(|p| encoder::encode(p)).collect();
+                let padding = Padding::new(ids.iter().map(Vec::len).collect())?;
+                let distinct = Proteins {
+                    ids: padding.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?,
+                    lengths: padding.lengths().to_vec(),
+                    rows: (0..ids.len()).collect(),
+                };
+                let found = self.model.encode(&distinct)?.context("no protein to encode")?;
+                let owners: Vec<u32> = batch.slots.iter().map(|slot| slot.protein as u32).collect();
+                Some(Residues {
+                    vectors: found.vectors.index_select(&Tensor::new(owners, &Device::Cpu)?, 0)?,
+                    lengths: batch.slots.iter().map(|slot| found.lengths[slot.protein]).collect(),
+                    rows: batch.slots.iter().map(|slot| slot.row).collect(),
+                })
+            }
+        };
+        Ok((Rows { ids: batch.tokens, lengths: batch.lengths }, residues))
+    }
+}
+
+fn open_base(folder: &Path) -> Result<(Tokenizer, Chat, Qwen3)> {
+    let open = || -> Result<_> { Ok((Tokenizer::load(folder)?, Chat::load(folder)?, Qwen3::load(folder)?)) };
+    open().with_context(|| format!("opening the base model {}", folder.display()))
+}
+
+fn open_encoder(folder: &Path) -> Result<Encoder> {
+    Encoder::load(folder).with_context(|| format!("opening the encoder {}", folder.display()))
+}
+
+/// The path from one folder to another, so that a run folder may be moved as a whole.
+fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
+    let (from, to) = (fs_err::canonicalize(from)?, fs_err::canonicalize(to)?);
+    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    Ok(up.chain(to.components().skip(shared)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_the_base_survives_a_move() {
+        let dir = tempfile::tempdir().unwrap();
+        let (base, policy) = (dir.path().join("ssl/model"), dir.path().join("sft/model"));
+        fs_err::create_dir_all(&base).unwrap();
+        fs_err::create_dir_all(&policy).unwrap();
+        assert_eq!(relative(&policy, &base).unwrap(), Path::new("../../ssl/model"));
+        assert_eq!(relative(&policy, &policy.join("../../ssl/model")).unwrap(), Path::new("../../ssl/model"));
+    }
+}

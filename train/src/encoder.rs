@@ -1,0 +1,293 @@
+//! A small protein encoder from scratch: a masked language model with the shape of ESM-2, trained on the sequences of
+//! the train split, so that everything runs where no checkpoint can be had.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use datasets::collate::Padding;
+use datasets::rng;
+use datasets::sampler::{Budget, Position, Sampler};
+use datasets::table::{ProteinRow, Rows, Split};
+use models::llm::encoder::{self, EOS, Encoder, MASK, PAD};
+use models::{Tape, Var, Weights, ops};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::guard::Guard;
+use crate::loss::llm::token_mean;
+use crate::optim::OptimConfig;
+use crate::run_log::RunLog;
+
+/// Share of the residues that are to be predicted; of these, 80% are masked, 10% replaced, 10% left (BERT's recipe,
+/// which is ESM-2's).
+const CHOSEN: f64 = 0.15;
+/// Ids of the 20 standard residues: the first after the special tokens.
+const STANDARD: std::ops::Range<u32> = 4..24;
+
+/// The `encoder` section of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Of every draw.
+    pub seed: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Residues in a batch, padding included.
+    pub batch_residues: usize,
+    /// Longer proteins are left out.
+    pub max_residues: usize,
+    /// Held-out proteins on which the perplexity is measured.
+    pub eval_proteins: usize,
+    /// Steps between measurements.
+    pub eval_every: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+    /// Steps in a row without a finite loss after which the run ends.
+    pub max_bad_steps: u64,
+    /// Sizes of the model.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub optim: OptimConfig,
+}
+
+/// Sizes of the encoder; names as in its `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+}
+
+/// Trains the encoder and leaves it in `OUT/model`, as transformers reads ESM-2.
+///
+/// # Errors
+/// On impossible settings, missing tables, a loss that stays without a finite value, I/O.
+pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
+    ensure!(config.eval_every > 0 && config.save_every > 0, "encoder: eval_every and save_every must be positive");
+    let (train, held_out) = sequences(config, tables)?;
+    let held_out = HeldOut::new(config, &train, &held_out)?;
+    let seed = config.seed;
+    let model = encoder::Config {
+        hidden_size: config.model.hidden_size,
+        num_hidden_layers: config.model.num_hidden_layers,
+        num_attention_heads: config.model.num_attention_heads,
+        intermediate_size: config.model.intermediate_size,
+        max_position_embeddings: config.max_residues + 2,
+        layer_norm_eps: 1e-5,
+        token_dropout: true,
+    };
+    let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
+    let model = Encoder::new(model, weights)?;
+    let (n, _) = model.params().counts();
+    tracing::info!("encoder of {n} weights, {} proteins to train on", train.len());
+
+    let sampler = Sampler::new(seed, train.iter().map(Vec::len).collect(), Budget::Residues(config.batch_residues))?;
+    let (mut optimiser, schedule) = config.optim.build(model.params(), config.steps)?;
+    let mut guard = Guard::new(config.max_bad_steps);
+    let (mut step, mut resumed_at, mut position) = (0, None, Position::default());
+    if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
+        model.params().assign(&checkpoint.take("model")?)?;
+        optimiser.load(&checkpoint.take("optimiser")?)?;
+        let skipped;
+        (position, skipped) = checkpoint.state()?;
+        guard.resume(skipped);
+        step = checkpoint.step;
+        resumed_at = Some(step);
+    }
+    let mut batches = sampler.epoch(position.epoch);
+    let mut log = RunLog::open(out, config.steps, step)?;
+    loop {
+        if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
+            log.write(step, &held_out.measure(&model)?)?;
+        }
+        if step > 0 && (step % config.save_every == 0 || step == config.steps) {
+            log.sync()?;
+            Checkpoint::new(step, &(position, guard.skipped()))?
+                .with("model", model.params().snapshot()?)
+                .with("optimiser", optimiser.tensors()?)
+                .save(out, 1)?;
+        }
+        if step == config.steps {
+            break;
+        }
+        if position.batch == batches.len() as u64 {
+            position = Position { epoch: position.epoch + 1, batch: 0 };
+            batches = sampler.epoch(position.epoch);
+        }
+        let chosen = &batches[position.batch as usize];
+        let hidden: Vec<Hidden> = chosen
+            .iter()
+            .enumerate()
+            .map(|(row, &at)| hide(&train[at], &mut rng(seed, &format!("encoder/mask/{row}"), step)))
+            .collect();
+        position.batch += 1;
+        let tape = Tape::on();
+        let (losses, n_chosen) = losses(&tape, &model, &hidden)?;
+        let loss = token_mean(&tape, &ops::scale(&tape, &losses, -1.0)?, n_chosen)?;
+        let value = f64::from(loss.value().to_scalar::<f32>()?);
+        let gradients = tape.backward(&loss)?;
+        let norms = optimiser.norms(&gradients)?;
+        let lr = schedule.lr(step);
+        if guard.admits(step, value, &norms)? {
+            optimiser.step(&gradients, &norms, lr)?;
+        }
+        step += 1;
+        let mut items = vec![("loss".to_owned(), value), ("lr".to_owned(), lr)];
+        items.extend(norms.log_items());
+        log.write(step, &items)?;
+        log.advance(step);
+    }
+    log.finish()?;
+    atomic_folder(&out.join("model"), |folder| Ok(model.save(folder)?)).context("saving the encoder")
+}
+
+/// Token ids of the proteins of the train split, and of those of held-out clusters.
+fn sequences(config: &Config, tables: &Path) -> Result<(Vec<Vec<u32>>, Vec<Vec<u32>>)> {
+    let (mut train, mut held_out, mut too_long) = (vec![], vec![], 0);
+    for row in ProteinRow::read(tables)? {
+        let kept = match row.split {
+            Split::Train => &mut train,
+            Split::Valid | Split::Test => &mut held_out,
+            Split::Excluded => continue,
+        };
+        match row.sequence.len() <= config.max_residues {
+            true => kept.push(encoder::encode(&row.sequence)),
+            false => too_long += 1,
+        }
+    }
+    tracing::info!("left out: {too_long} × protein longer than max_residues");
+    ensure!(
+        !train.is_empty() && !held_out.is_empty(),
+        "{} proteins to train on and {} held out, of at most {} residues\nhint: raise max_residues or ingest more data",
+        train.len(),
+        held_out.len(),
+        config.max_residues
+    );
+    Ok((train, held_out))
+}
+
+/// A protein with some residues hidden.
+struct Hidden {
+    ids: Vec<u32>,
+    /// Positions that are to be predicted, and what stood there.
+    chosen: Vec<(usize, u32)>,
+}
+
+/// Chooses residues and hides them; at least one.
+fn hide(ids: &[u32], rng: &mut ChaCha8Rng) -> Hidden {
+    let mut hidden = Hidden { ids: ids.to_vec(), chosen: vec![] };
+    let residues = 1..ids.len() - 1;
+    for at in residues.clone() {
+        if rng.random::<f64>() < CHOSEN {
+            hidden.chosen.push((at, ids[at]));
+        }
+    }
+    if hidden.chosen.is_empty() {
+        let at = rng.random_range(residues);
+        hidden.chosen.push((at, ids[at]));
+    }
+    for &(at, _) in &hidden.chosen {
+        match rng.random::<f64>() {
+            p if p < 0.8 => hidden.ids[at] = MASK,
+            p if p < 0.9 => hidden.ids[at] = rng.random_range(STANDARD),
+            _ => {}
+        }
+    }
+    hidden
+}
+
+/// Cross-entropy of every chosen residue, and how many there are.
+fn losses(tape: &Tape, model: &Encoder, rows: &[Hidden]) -> Result<(Var, usize)> {
+    let padding = Padding::new(rows.iter().map(|row| row.ids.len()).collect())?;
+    let ids = padding.pad(rows.iter().map(|row| row.ids.as_slice()), 1, PAD)?;
+    let hidden = model.hidden(tape, &ids, padding.lengths())?;
+    let (mut places, mut targets) = (vec![], vec![]);
+    for (row, hidden) in rows.iter().enumerate() {
+        places.extend(hidden.chosen.iter().map(|(at, _)| row * padding.width() + at));
+        targets.extend(hidden.chosen.iter().map(|(_, id)| *id));
+    }
+    let logits = model.masked_logits(tape, &hidden, &places)?;
+    Ok((ops::cross_entropy(tape, &logits, &targets)?, targets.len()))
+}
+
+/// Held-out proteins with the same residues hidden at every measurement.
+struct HeldOut {
+    batches: Vec<Vec<Hidden>>,
+    /// Perplexity of the residue frequencies of train on the same residues: what a model that sees nothing reaches.
+    floor: f64,
+}
+
+impl HeldOut {
+    fn new(config: &Config, train: &[Vec<u32>], held_out: &[Vec<u32>]) -> Result<Self> {
+        let mut order: Vec<usize> = (0..held_out.len()).collect();
+        order.shuffle(&mut rng(config.seed, "encoder/held-out", 0));
+        order.truncate(config.eval_proteins);
+        let mut rows: Vec<Hidden> = order
+            .into_iter()
+            .map(|at| hide(&held_out[at], &mut rng(config.seed, "encoder/held-out/mask", at as u64)))
+            .collect();
+        ensure!(!rows.is_empty(), "encoder: eval_proteins must be positive");
+        rows.sort_by_key(|row| row.ids.len());
+        let mut counts = vec![1.0; MASK as usize + 1];
+        for &id in train.iter().flatten().filter(|&&id| id > EOS) {
+            counts[id as usize] += 1.0;
+        }
+        let total: f64 = counts[EOS as usize + 1..].iter().sum();
+        let targets: Vec<u32> = rows.iter().flat_map(|row| row.chosen.iter().map(|(_, id)| *id)).collect();
+        let loss: f64 = targets.iter().map(|&id| -(counts[id as usize] / total).ln()).sum();
+        let floor = (loss / targets.len() as f64).exp();
+        let (mut batches, mut batch) = (vec![], vec![]);
+        for row in rows {
+            let length = row.ids.len();
+            batch.push(row);
+            if batch.len() * length >= config.batch_residues {
+                batches.push(std::mem::take(&mut batch));
+            }
+        }
+        batches.extend((!batch.is_empty()).then_some(batch));
+        Ok(Self { batches, floor })
+    }
+
+    fn measure(&self, model: &Encoder) -> Result<Vec<(String, f64)>> {
+        let (mut total, mut n) = (0.0, 0);
+        for batch in &self.batches {
+            let (losses, n_chosen) = losses(&Tape::off(), model, batch)?;
+            total += losses.value().to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum::<f64>();
+            n += n_chosen;
+        }
+        let loss = total / n as f64;
+        Ok(vec![
+            ("valid/loss".to_owned(), loss),
+            ("valid/perplexity".to_owned(), loss.exp()),
+            ("valid/perplexity_of_frequencies".to_owned(), self.floor),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hiding_follows_its_shares() {
+        let ids = encoder::encode(&"ACDEFGHIKL".repeat(997));
+        let hidden = hide(&ids, &mut rng(1, "test", 0));
+        let n = hidden.chosen.len() as f64;
+        assert!((n / 9970.0 - 0.15).abs() < 0.012, "{n}");
+        let masked = hidden.chosen.iter().filter(|(at, _)| hidden.ids[*at] == MASK).count() as f64;
+        let kept = hidden.chosen.iter().filter(|(at, id)| hidden.ids[*at] == *id).count() as f64;
+        assert!((masked / n - 0.8).abs() < 0.04 && (kept / n - 0.105).abs() < 0.03, "{masked} {kept} {n}");
+        let chosen: Vec<usize> = hidden.chosen.iter().map(|(at, _)| *at).collect();
+        assert!((0..ids.len()).all(|at| chosen.contains(&at) || hidden.ids[at] == ids[at]));
+        assert_eq!(hide(&encoder::encode("M"), &mut rng(1, "test", 1)).chosen.len(), 1);
+    }
+}

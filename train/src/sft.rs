@@ -1,0 +1,156 @@
+//! Supervised fine-tuning: base model + frozen protein encoder + bridge + LoRA learn to answer questions about proteins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use datasets::llm::{Example, Row, audit};
+use models::llm::LoraConfig;
+use models::{Gradients, Tape};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::guard::Guard;
+use crate::llm::{Corpus, DataConfig};
+use crate::loss::llm::token_mean;
+use crate::optim::OptimConfig;
+use eval::llm::{Policy, ProteinConfig};
+use crate::run_log::RunLog;
+
+/// Examples whose loss tokens are printed before the first step.
+const AUDITED: usize = 4;
+
+/// The `sft` section of a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Of every draw.
+    pub seed: u64,
+    /// Folder of the base model, relative to this stage's.
+    pub base: PathBuf,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Examples in a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches in a step.
+    pub accumulation: usize,
+    /// Held-out questions of each task on which the loss is measured.
+    pub eval_per_task: usize,
+    /// Steps between measurements.
+    pub eval_every: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+    /// Steps in a row without a finite loss after which the run ends.
+    pub max_bad_steps: u64,
+    /// Which questions.
+    pub data: DataConfig,
+    /// How proteins enter.
+    pub protein: ProteinConfig,
+    /// The adapter.
+    pub lora: LoraConfig,
+    /// How it is trained.
+    pub optim: OptimConfig,
+}
+
+/// Trains the adapter and the bridge and leaves them in `OUT/model`.
+///
+/// # Errors
+/// On impossible settings, missing tables or models, a mask that would train nothing, a loss that stays without a finite
+/// value, I/O.
+pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
+    let sizes = [config.batch_size as u64, config.accumulation as u64, config.eval_every, config.save_every];
+    ensure!(sizes.iter().all(|&n| n > 0), "sft: sizes must be positive");
+    let corpus = Corpus::read(tables, &config.data)?;
+    let questions = corpus.questions(config.seed, "sft/questions");
+    let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
+    let (all, trained) = policy.params().counts();
+    tracing::info!("policy of {all} weights, {trained} of them trained");
+    let held_out = corpus.held_out(config.seed, config.eval_per_task, policy.path())?;
+
+    let (mut optimiser, schedule) = config.optim.build(policy.params(), config.steps)?;
+    let mut guard = Guard::new(config.max_bad_steps);
+    let (mut step, mut resumed_at) = (0, None);
+    if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
+        policy.assign(&checkpoint.take("policy")?)?;
+        optimiser.load(&checkpoint.take("optimiser")?)?;
+        guard.resume(checkpoint.state()?);
+        step = checkpoint.step;
+        resumed_at = Some(step);
+    }
+    let mut log = RunLog::open(out, config.steps, step)?;
+    loop {
+        if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
+            log.write(step, &held_out_losses(config, &policy, &held_out)?)?;
+        }
+        if step > 0 && (step % config.save_every == 0 || step == config.steps) {
+            log.sync()?;
+            Checkpoint::new(step, &guard.skipped())?
+                .with("policy", policy.trained()?)
+                .with("optimiser", optimiser.tensors()?)
+                .save(out, 1)?;
+        }
+        if step == config.steps {
+            break;
+        }
+        let per_step = (config.batch_size * config.accumulation) as u64;
+        let rows = (step * per_step..(step + 1) * per_step)
+            .map(|at| policy.encode(&questions.get(at, policy.path())))
+            .collect::<Result<Vec<Row>>>()?;
+        let shown = audit(&rows, policy.tokenizer(), AUDITED)?;
+        if step == 0 {
+            shown.iter().for_each(|text| tracing::info!("carries loss: {text}"));
+        }
+        let (gradients, loss) = gradients(config, &policy, &rows)?;
+        let norms = optimiser.norms(&gradients)?;
+        let lr = schedule.lr(step);
+        if guard.admits(step, loss, &norms)? {
+            optimiser.step(&gradients, &norms, lr)?;
+        }
+        step += 1;
+        let mut items = vec![("loss".to_owned(), loss), ("lr".to_owned(), lr)];
+        items.extend(norms.log_items());
+        log.write(step, &items)?;
+        log.advance(step);
+    }
+    log.finish()?;
+    atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
+}
+
+/// Gradients and loss of one step, token-mean over all its micro-batches.
+fn gradients(config: &Config, policy: &Policy, rows: &[Row]) -> Result<(Gradients, f64)> {
+    let n_tokens = rows.iter().map(|row| row.ids.len() - row.n_prompt).sum();
+    let (mut sum, mut loss) = (None::<Gradients>, 0.0);
+    for rows in rows.chunks(config.batch_size) {
+        let tape = Tape::on();
+        let scores = policy.score(&tape, rows, 1.0)?;
+        let value = token_mean(&tape, &scores.logprobs, n_tokens)?;
+        loss += f64::from(value.value().to_scalar::<f32>()?);
+        let gradients = tape.backward(&value)?;
+        match &mut sum {
+            Some(sum) => sum.accumulate(gradients)?,
+            None => sum = Some(gradients),
+        }
+    }
+    Ok((sum.context("a step without an example")?, loss))
+}
+
+/// Mean loss of a held-out token, over all tasks and for each.
+fn held_out_losses(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec<(String, f64)>> {
+    let mut tasks: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for examples in examples.chunks(config.batch_size) {
+        let rows = examples.iter().map(|e| policy.encode(e)).collect::<Result<Vec<Row>>>()?;
+        let scores = policy.score(&Tape::off(), &rows, 1.0)?;
+        let mut logprobs = scores.logprobs.value().to_vec1::<f32>()?.into_iter();
+        for (example, row) in examples.iter().zip(&rows) {
+            let n = row.ids.len() - row.n_prompt;
+            let (sum, count) = tasks.entry(&example.task).or_default();
+            *sum -= logprobs.by_ref().take(n).map(f64::from).sum::<f64>();
+            *count += n;
+        }
+    }
+    let (sum, count) = tasks.values().fold((0.0, 0), |(s, n), (sum, count)| (s + sum, n + count));
+    let mut items = vec![("valid/loss".to_owned(), sum / count as f64)];
+    let task = |(task, (sum, count)): (&str, (f64, usize))| (format!("valid/loss/{task}"), sum / count as f64);
+    items.extend(tasks.into_iter().map(task));
+    Ok(items)
+}
