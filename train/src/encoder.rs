@@ -72,7 +72,10 @@ pub struct ModelConfig {
 /// # Errors
 /// On impossible settings, missing tables, a loss that stays without a finite value, I/O.
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
-    ensure!(config.eval_every > 0 && config.save_every > 0, "encoder: eval_every and save_every must be positive");
+    ensure!(
+        config.eval_every > 0 && config.save_every > 0,
+        "encoder: eval_every and save_every must be positive"
+    );
     let (train, held_out) = sequences(config, tables)?;
     let held_out = HeldOut::new(config, &train, &held_out)?;
     let seed = config.seed;
@@ -90,7 +93,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let (n, _) = model.params().counts();
     tracing::info!("encoder of {n} weights, {} proteins to train on", train.len());
 
-    let sampler = Sampler::new(seed, train.iter().map(Vec::len).collect(), Budget::Residues(config.batch_residues))?;
+    let sampler =
+        Sampler::new(seed, train.iter().map(Vec::len).collect(), Budget::Residues(config.batch_residues))?;
     let (mut optimiser, schedule) = config.optim.build(model.params(), config.steps)?;
     let mut guard = Guard::new(config.max_bad_steps);
     let (mut step, mut resumed_at, mut position) = (0, None, Position::default());

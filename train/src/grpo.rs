@@ -22,8 +22,8 @@ use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig};
 use crate::loss::llm::{Completions, PolicyLoss, PolicyStats, Window};
 use crate::optim::OptimConfig;
-use eval::llm::Policy;
 use crate::run_log::RunLog;
+use eval::llm::Policy;
 
 pub use evaluation::Evaluation;
 pub use rollout::Rollout;
@@ -72,9 +72,13 @@ pub struct Config {
 
 impl Config {
     fn validate(&self) -> Result<()> {
-        let sizes = [self.questions, self.micro_batch, self.max_new_tokens, self.eval_per_task, self.eval_samples];
+        let sizes =
+            [self.questions, self.micro_batch, self.max_new_tokens, self.eval_per_task, self.eval_samples];
         let counts = [self.mini_batches, self.iterations, self.eval_every, self.save_every];
-        ensure!(sizes.iter().all(|&n| n > 0) && counts.iter().all(|&n| n > 0), "grpo: sizes must be positive");
+        ensure!(
+            sizes.iter().all(|&n| n > 0) && counts.iter().all(|&n| n > 0),
+            "grpo: sizes must be positive"
+        );
         ensure!(self.group >= 2, "grpo: a group needs at least two answers, got group = {}", self.group);
         ensure!(self.temperature > 0.0, "grpo: temperature must be positive, got {}", self.temperature);
         ensure!(
@@ -92,13 +96,14 @@ impl Config {
     }
 }
 
-/// Trains the policy and leaves it in `OUT/model`; `OUT/evaluation.json` compares it with the SFT policy and the floors
+/// Trains the policy and leaves it in `OUT/model`; `OUT/heldout.json` compares it with the SFT policy and the floors
 /// on held-out questions, `OUT/completions/` holds what was sampled.
 ///
 /// # Errors
 /// On impossible settings, missing tables or policy, a ratio that is not 1 on the first update, I/O.
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
     config.validate()?;
+    fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let corpus = Corpus::read(tables, &config.data)?;
     let reward = Reward { ontology: corpus.ontology.clone(), ..Reward::default() };
     let questions = corpus.questions(config.seed, "grpo/questions");
@@ -138,7 +143,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             let mut checkpoint = Checkpoint::new(step, &state)?
                 .with("policy", policy.trained()?)
                 .with("optimiser", optimiser.tensors()?);
-            if step % config.updates() != 0 && let Some(buffer) = &buffer {
+            if step % config.updates() != 0
+                && let Some(buffer) = &buffer
+            {
                 checkpoint = checkpoint.with("rollout", buffer.tensors()?);
             }
             checkpoint.save(out, 1)?;
@@ -179,7 +186,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         buffer = Some(rollout);
     }
     log.finish()?;
-    evaluation.save(&out.join("evaluation.json"))?;
+    evaluation.save(&out.join("heldout.json"))?;
     atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
 }
 
@@ -206,7 +213,8 @@ fn gradients(
         let tape = Tape::on();
         let chats: Vec<_> = micro.iter().map(|&row| rollout.rows[row].clone()).collect();
         let scores = policy.score(&tape, &chats, config.temperature)?;
-        let flat = |of: &[Vec<f32>]| micro.iter().flat_map(|&row| of[row].iter().copied()).collect::<Vec<f32>>();
+        let flat =
+            |of: &[Vec<f32>]| micro.iter().flat_map(|&row| of[row].iter().copied()).collect::<Vec<f32>>();
         let (old, reference) = (flat(&rollout.old), flat(&rollout.reference));
         if update == 0 {
             assert_on_policy(&scores.logprobs.value().to_vec1()?, &old)?;

@@ -9,6 +9,8 @@ pub mod encoder;
 pub mod grpo;
 pub mod guard;
 pub mod llm;
+#[cfg(test)]
+mod llm_tests;
 pub mod loss;
 pub mod optim;
 pub mod progress;

@@ -89,7 +89,8 @@ impl Corpus {
             own.shuffle(&mut rng(seed, &format!("held-out/{task}"), 0));
             chosen.extend(own.into_iter().take(per_task));
         }
-        let ask = |(at, record): (usize, &Record)| record.ask(&mut rng(seed, "held-out/ask", at as u64), path);
+        let ask =
+            |(at, record): (usize, &Record)| record.ask(&mut rng(seed, "held-out/ask", at as u64), path);
         Ok(chosen.into_iter().enumerate().map(ask).collect())
     }
 }
@@ -126,9 +127,7 @@ pub fn truth(example: &Example, ontology: &Ontology) -> Option<rewards::Truth> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use datasets::table::{
-        DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split,
-    };
+    use datasets::table::{DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split};
     use rewards::Reward;
 
     pub(crate) fn data(tasks: &[&str]) -> DataConfig {

@@ -14,8 +14,8 @@ use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig};
 use crate::loss::llm::token_mean;
 use crate::optim::OptimConfig;
-use eval::llm::{Policy, ProteinConfig};
 use crate::run_log::RunLog;
+use eval::llm::{Policy, ProteinConfig};
 
 /// Examples whose loss tokens are printed before the first step.
 const AUDITED: usize = 4;
@@ -60,6 +60,7 @@ pub struct Config {
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
     let sizes = [config.batch_size as u64, config.accumulation as u64, config.eval_every, config.save_every];
     ensure!(sizes.iter().all(|&n| n > 0), "sft: sizes must be positive");
+    fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "sft/questions");
     let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
@@ -150,7 +151,8 @@ fn held_out_losses(config: &Config, policy: &Policy, examples: &[Example]) -> Re
     }
     let (sum, count) = tasks.values().fold((0.0, 0), |(s, n), (sum, count)| (s + sum, n + count));
     let mut items = vec![("valid/loss".to_owned(), sum / count as f64)];
-    let task = |(task, (sum, count)): (&str, (f64, usize))| (format!("valid/loss/{task}"), sum / count as f64);
+    let task =
+        |(task, (sum, count)): (&str, (f64, usize))| (format!("valid/loss/{task}"), sum / count as f64);
     items.extend(tasks.into_iter().map(task));
     Ok(items)
 }

@@ -98,7 +98,10 @@ impl ModelConfig {
 /// # Errors
 /// On impossible settings, missing tables, a loss that stays without a finite value, I/O.
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
-    ensure!(config.batch_size > 0 && config.eval_every > 0 && config.save_every > 0, "ssl: sizes must be positive");
+    ensure!(
+        config.batch_size > 0 && config.eval_every > 0 && config.save_every > 0,
+        "ssl: sizes must be positive"
+    );
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "ssl/questions");
     let tokenizer = train_tokenizer(config, &questions)?;
@@ -140,7 +143,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let rows = (0..config.batch_size as u64)
             .map(|slot| {
                 let at = step * config.batch_size as u64 + slot;
-                let letters = datasets::rng(seed, "ssl/letters", at).random::<f64>() < config.letters_fraction;
+                let letters =
+                    datasets::rng(seed, "ssl/letters", at).random::<f64>() < config.letters_fraction;
                 let path = if letters { ProteinPath::Letters } else { ProteinPath::Encoder };
                 text(&chat, &tokenizer, &questions.get(at, path))
             })

@@ -30,9 +30,16 @@ pub struct Evaluation {
     now: Vec<f64>,
 }
 
+/// What `heldout.json` holds: all tasks together, and each.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    all: Line,
+    tasks: BTreeMap<String, Line>,
+}
+
 #[derive(Serialize)]
 struct Line {
-    task: String,
     n: usize,
     clusters: usize,
     grpo: Mean,
@@ -72,7 +79,12 @@ impl Evaluation {
     }
 
     /// Samples answers of the policy as it is, the same draws at every step. At step 0 it is the SFT policy.
-    pub(super) fn measure(&mut self, config: &Config, policy: &Policy, step: u64) -> Result<Vec<(String, f64)>> {
+    pub(super) fn measure(
+        &mut self,
+        config: &Config,
+        policy: &Policy,
+        step: u64,
+    ) -> Result<Vec<(String, f64)>> {
         let samples = config.eval_samples;
         let draw = |index: usize| rng(config.seed, "grpo/held-out", index as u64);
         let completions =
@@ -87,8 +99,9 @@ impl Evaluation {
             self.sft = self.now.clone();
         }
         let mut items = vec![];
-        for line in self.lines()? {
-            let name = if line.task == "all" { String::new() } else { format!("/{}", line.task) };
+        let Report { all, tasks } = self.report()?;
+        let tasks = tasks.into_iter().map(|(task, line)| (format!("/{task}"), line));
+        for (name, line) in [(String::new(), all)].into_iter().chain(tasks) {
             items.push((format!("valid/reward{name}"), line.grpo.mean));
             items.push((format!("valid/floor{name}"), line.best_constant.mean));
         }
@@ -104,16 +117,17 @@ impl Evaluation {
         self.sft = sft_rewards;
     }
 
-    fn lines(&self) -> Result<Vec<Line>> {
+    fn report(&self) -> Result<Report> {
         let mut tasks: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        tasks.insert("all".to_owned(), (0..self.examples.len()).collect());
         for (at, example) in self.examples.iter().enumerate() {
             tasks.entry(example.task.clone()).or_default().push(at);
         }
-        tasks.into_iter().map(|(task, members)| self.line(task, &members)).collect()
+        let all: Vec<usize> = (0..self.examples.len()).collect();
+        let line = |(task, members): (String, Vec<usize>)| Ok((task, self.line(&members)?));
+        Ok(Report { all: self.line(&all)?, tasks: tasks.into_iter().map(line).collect::<Result<_>>()? })
     }
 
-    fn line(&self, task: String, members: &[usize]) -> Result<Line> {
+    fn line(&self, members: &[usize]) -> Result<Line> {
         ensure!(self.sft.len() == self.now.len(), "the SFT policy was never evaluated");
         let clusters: Vec<&str> = members.iter().map(|&at| self.examples[at].cluster.as_str()).collect();
         let bootstrap = Bootstrap::new(&clusters, N_RESAMPLES, self.seed);
@@ -133,13 +147,12 @@ impl Evaluation {
             best_constant: mean(&|at| self.floor[at]),
             gain_over_sft: mean(&|at| self.now[at] - self.sft[at]),
             gain_over_constant: mean(&|at| self.now[at] - self.floor[at]),
-            task,
         })
     }
 
     /// Writes the comparison.
     pub(super) fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.lines()?)?;
+        let text = serde_json::to_string_pretty(&self.report()?)?;
         datasets::atomic_write(path, |file| Ok(writeln!(file, "{text}")?))
     }
 }

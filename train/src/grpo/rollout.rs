@@ -86,7 +86,8 @@ impl Rollout {
     pub(super) fn tensors(&self) -> Result<Tensors> {
         let flat = |of: &[Vec<f32>]| Tensor::new(of.concat(), &Device::Cpu);
         let lengths: Vec<u32> = self.old.iter().map(|logprobs| logprobs.len() as u32).collect();
-        let ids: Vec<u32> = self.rows.iter().flat_map(|row| row.ids[row.n_prompt..].iter().copied()).collect();
+        let ids: Vec<u32> =
+            self.rows.iter().flat_map(|row| row.ids[row.n_prompt..].iter().copied()).collect();
         Ok(Tensors::from([
             ("ids".to_owned(), Tensor::new(ids, &Device::Cpu)?),
             ("lengths".to_owned(), Tensor::new(lengths, &Device::Cpu)?),
@@ -214,7 +215,10 @@ fn ask(
         .iter()
         .map(|example| {
             truth(example, &corpus.ontology).with_context(|| {
-                format!("grpo: answers of task {} have no score; there are: go, ppi, ddg, plddt", example.task)
+                format!(
+                    "grpo: answers of task {} have no score; there are: go, ppi, ddg, plddt",
+                    example.task
+                )
             })
         })
         .collect::<Result<_>>()?;
