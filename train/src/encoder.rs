@@ -19,6 +19,7 @@ use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::guard::Guard;
 use crate::loss::llm::token_mean;
 use crate::optim::OptimConfig;
+use crate::progress::refuse_leaks;
 use crate::run_log::RunLog;
 
 /// Share of the residues that are to be predicted; of these, 80% are masked, 10% replaced, 10% left (BERT's recipe,
@@ -70,12 +71,13 @@ pub struct ModelConfig {
 /// Trains the encoder and leaves it in `OUT/model`, as transformers reads ESM-2.
 ///
 /// # Errors
-/// On impossible settings, missing tables, a loss that stays without a finite value, I/O.
+/// On impossible settings, missing or leaking tables, a loss that stays without a finite value, I/O.
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
     ensure!(
         config.eval_every > 0 && config.save_every > 0,
         "encoder: eval_every and save_every must be positive"
     );
+    refuse_leaks(tables)?;
     let (train, held_out) = sequences(config, tables)?;
     let held_out = HeldOut::new(config, &train, &held_out)?;
     let seed = config.seed;

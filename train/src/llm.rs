@@ -10,6 +10,8 @@ use rand::seq::SliceRandom;
 use rewards::go::Ontology;
 use serde::{Deserialize, Serialize};
 
+use crate::progress::refuse_leaks;
+
 /// The `data` section of a language-model stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,8 +41,9 @@ impl Corpus {
     /// Reads the tables; what was left out is said in the log.
     ///
     /// # Errors
-    /// As [`Records::read`], and when `go.obo` is missing or broken.
+    /// As [`Records::read`], when the tables have a leak, and when `go.obo` is missing or broken.
     pub fn read(tables: &Path, config: &DataConfig) -> Result<Self> {
+        refuse_leaks(tables)?;
         let asks_go = config.tasks.iter().any(|task| task == "go");
         let ontology = match asks_go {
             true => Ontology::read(&tables.join("go.obo")).context("reading the ontology of the tables")?,
@@ -213,6 +216,7 @@ pub(crate) mod tests {
         };
         PlddtRow::write(dir, &(0..24).map(plddt).collect::<Vec<_>>()).unwrap();
         fs_err::write(dir.join("go.obo"), OBO).unwrap();
+        fs_err::write(dir.join("audit.json"), r#"{"exact":[],"cluster":[],"alike":[]}"#).unwrap();
     }
 
     #[test]
