@@ -77,6 +77,23 @@ enum Command {
         #[arg(long)]
         resume: bool,
     },
+    /// Judge models on one task, beside their floors
+    Eval {
+        /// Which task
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(eval::TASKS))]
+        task: String,
+        #[command(flatten)]
+        recipe: RecipeArgs,
+        /// Folder with the tables that `peptalk ingest` wrote
+        #[arg(long, value_name = "DIR")]
+        tables: PathBuf,
+        /// Folder of a model, such as RUN/model; several language models are compared
+        #[arg(long, value_name = "DIR", required = true)]
+        model: Vec<PathBuf>,
+        /// Where to write the report
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Run the stages of a recipe in order; what is up to date is skipped, what was interrupted goes on
     Run {
         /// The recipe, a TOML file
@@ -192,6 +209,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = config.unwrap_or_else(|| out.join(train::config::CONFIG));
             let recipe = Recipe::load(&config, &set).map_err(Failure::Usage)?;
             stages::train(stage, &recipe, tables, &out, resume).map_err(Failure::Work)
+        }
+        Command::Eval { task, recipe, tables, model, out } => {
+            let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;
+            let config = recipe.section(recipe.eval.as_ref(), "eval").map_err(Failure::Usage)?;
+            stages::evaluate(&task, config, &tables, &model, &out).map_err(Failure::Work)
         }
         Command::Run { recipe, run } => {
             let recipe = Recipe::load(&recipe, &run.set).map_err(Failure::Usage)?;

@@ -11,7 +11,7 @@ use train::config;
 const QUICKSTART: &str = include_str!("../recipes/quickstart.toml");
 
 /// Sections whose work draws random numbers: they take the recipe's seed unless they name their own.
-const SEEDED: &[&str] = &["world", "ss", "contact"];
+const SEEDED: &[&str] = &["world", "ss", "contact", "encoder", "ssl", "sft", "grpo"];
 
 /// A whole run. The sections stand in the order in which they are run; a section that is absent is not run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +33,21 @@ pub(crate) struct Recipe {
     /// Contacts and CATH classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contact: Option<train::contact::Config>,
+    /// Protein encoder by masked residues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encoder: Option<train::encoder::Config>,
+    /// Tokenizer and base language model by next tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ssl: Option<train::ssl::Config>,
+    /// Adapter and bridge by questions and answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sft: Option<train::sft::Config>,
+    /// The same by rewards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grpo: Option<train::grpo::Config>,
+    /// What the models are judged on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) eval: Option<eval::Config>,
 }
 
 impl Recipe {
@@ -78,6 +93,7 @@ impl Recipe {
             "name {:?} is no name for a folder: letters, digits, - _ .",
             self.name
         );
+        self.eval.as_ref().map_or(Ok(()), eval::Config::validate)?;
         self.ingest.as_ref().map_or(Ok(()), |ingest| Ok(ingest.validate()?))
     }
 

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use eval::Models;
+use eval::llm::ProteinConfig;
+use eval::report::RunLog;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
 use crate::CODE;
@@ -16,29 +19,62 @@ pub(crate) enum Training {
     Ss,
     /// Contacts and CATH classes
     Contact,
+    /// Protein encoder by masked residues
+    Encoder,
+    /// Tokenizer and base language model by next tokens
+    Ssl,
+    /// Adapter and bridge by questions and answers
+    Sft,
+    /// The same by rewards
+    Grpo,
 }
+
+/// A loop: settings, tables, run folder, whether to resume.
+type Loop<C> = fn(&C, &Path, &Path, bool) -> Result<()>;
 
 impl Training {
     /// The stage of a recipe, or `None` if it has no such section.
     fn stage<'a>(self, recipe: &'a Recipe, tables: &Path, folder: PathBuf) -> Result<Option<Stage<'a>>> {
-        let inputs = vec![("tables".to_owned(), tables.to_owned())];
-        let tables = tables.to_owned();
-        let (name, work): (_, Option<Work<'a>>) = match self {
-            Self::Ss => (
-                "ss",
-                recipe.ss.as_ref().map(|config| -> Work {
-                    Box::new(move |out, resume| train::ss::run(config, &tables, out, resume))
-                }),
-            ),
-            Self::Contact => (
-                "contact",
-                recipe.contact.as_ref().map(|config| -> Work {
-                    Box::new(move |out, resume| train::contact::run(config, &tables, out, resume))
-                }),
-            ),
-        };
-        let Some(work) = work else { return Ok(None) };
-        Ok(Some(Stage { name, folder, config: recipe.only(name)?, inputs, resumes: true, work }))
+        let place = Place { recipe, tables, folder: &folder };
+        match self {
+            Self::Ss => place.stage("ss", recipe.ss.as_ref(), train::ss::run, |_| vec![]),
+            Self::Contact => place.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
+            Self::Encoder => place.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),
+            Self::Ssl => place.stage("ssl", recipe.ssl.as_ref(), train::ssl::run, |_| vec![]),
+            Self::Sft => place.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| match &sft.protein {
+                ProteinConfig::Letters => vec![("base", &sft.base)],
+                ProteinConfig::Encoder { folder, .. } => vec![("base", &sft.base), ("encoder", folder)],
+            }),
+            Self::Grpo => place
+                .stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| vec![("policy", &grpo.policy)]),
+        }
+    }
+}
+
+/// Where a training stage stands.
+struct Place<'p, 'a> {
+    recipe: &'a Recipe,
+    tables: &'p Path,
+    folder: &'p Path,
+}
+
+impl<'a> Place<'_, 'a> {
+    /// A stage that reads the tables and the models that `models` names, whose paths begin at the stage's folder.
+    fn stage<C>(
+        &self,
+        name: &'static str,
+        config: Option<&'a C>,
+        run: Loop<C>,
+        models: impl Fn(&'a C) -> Vec<(&'static str, &'a PathBuf)>,
+    ) -> Result<Option<Stage<'a>>> {
+        let Some(config) = config else { return Ok(None) };
+        let mut inputs = vec![("tables".to_owned(), self.tables.to_owned())];
+        inputs
+            .extend(models(config).into_iter().map(|(name, path)| (name.to_owned(), self.folder.join(path))));
+        let tables = self.tables.to_owned();
+        let work: Work = Box::new(move |out, resume| run(config, &tables, out, resume));
+        let (folder, config) = (self.folder.to_owned(), self.recipe.only(name)?);
+        Ok(Some(Stage { name, folder, config, inputs, resumes: true, work }))
     }
 }
 
@@ -79,6 +115,29 @@ pub(crate) fn train(
     print!("{}", train::config::resolved(&stage.config)?);
     let existing = if resume { Existing::Resume } else { Existing::Refuse };
     summarise(&[(stage.name, out.to_owned(), stage.run(CODE, existing)?)]);
+    Ok(())
+}
+
+/// `peptalk eval`: one task, on models and tables that lie anywhere.
+pub(crate) fn evaluate(
+    task: &str,
+    config: &eval::Config,
+    tables: &Path,
+    models: &[PathBuf],
+    out: &Path,
+) -> Result<()> {
+    let config = eval::Config { tasks: vec![task.to_owned()], ..config.clone() };
+    let name = |folder: &PathBuf| {
+        let inside = folder.file_name().is_some_and(|name| name == "model");
+        let named = if inside { folder.parent().unwrap_or(folder) } else { folder };
+        named.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
+    };
+    let models = Models {
+        ss: models.first().cloned(),
+        contact: models.first().cloned(),
+        policies: models.iter().map(|folder| (name(folder), folder.clone())).collect(),
+    };
+    println!("report: {}", eval::run(&config, tables, &models, &[], out)?.display());
     Ok(())
 }
 
@@ -124,6 +183,32 @@ fn plan<'a>(recipe: &'a Recipe, data: &'a Path, out: &Path) -> Result<Vec<Stage<
     }
     for training in Training::value_variants() {
         stages.extend(training.stage(recipe, &tables, out.join(format!("{training:?}").to_lowercase()))?);
+    }
+    if let Some(config) = &recipe.eval {
+        let trained: Vec<(&'static str, PathBuf)> = stages
+            .iter()
+            .filter(|stage| stage.resumes)
+            .map(|stage| (stage.name, stage.folder.clone()))
+            .collect();
+        let named = |(name, folder): &(&'static str, PathBuf)| ((*name).to_owned(), folder.clone());
+        let inputs =
+            [("tables".to_owned(), tables.clone())].into_iter().chain(trained.iter().map(named)).collect();
+        let work: Work = Box::new(move |folder, _| {
+            let model = |name: &str| trained.iter().find(|t| t.0 == name).map(|t| t.1.join("model"));
+            let policy = |name: &str| Some((name.to_owned(), model(name)?));
+            let models = Models {
+                ss: model("ss"),
+                contact: model("contact"),
+                policies: ["sft", "grpo"].into_iter().filter_map(policy).collect(),
+            };
+            let read = |(name, folder): &(&str, PathBuf)| RunLog::read(name, &folder.join("log.jsonl"));
+            let runs = trained.iter().map(read).collect::<Result<Vec<_>>>()?;
+            let page = eval::run(config, &tables, &models, &runs, folder)?;
+            println!("report: {}", page.display());
+            Ok(())
+        });
+        let (folder, config) = (out.join("eval"), recipe.only("eval")?);
+        stages.push(Stage { name: "eval", folder, config, inputs, resumes: false, work });
     }
     Ok(stages)
 }

@@ -12,6 +12,8 @@ pub mod hub;
 pub mod llm;
 pub mod metric;
 pub mod report;
+mod run;
 pub mod ss;
 
 pub use compare::{Comparison, Kind};
+pub use run::{Config, Models, TASKS, run};

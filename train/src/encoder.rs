@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
 use datasets::collate::Padding;
 use datasets::rng;
 use datasets::sampler::{Budget, Position, Sampler};
@@ -17,7 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::guard::Guard;
-use crate::loss::llm::token_mean;
 use crate::optim::OptimConfig;
 use crate::progress::refuse_leaks;
 use crate::run_log::RunLog;
@@ -137,8 +137,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             .collect();
         position.batch += 1;
         let tape = Tape::on();
-        let (losses, n_chosen) = losses(&tape, &model, &hidden)?;
-        let loss = token_mean(&tape, &ops::scale(&tape, &losses, -1.0)?, n_chosen)?;
+        let (loss, _) = mean_loss(&tape, &model, &hidden)?;
         let value = f64::from(loss.value().to_scalar::<f32>()?);
         let gradients = tape.backward(&loss)?;
         let norms = optimiser.norms(&gradients)?;
@@ -211,18 +210,19 @@ fn hide(ids: &[u32], rng: &mut ChaCha8Rng) -> Hidden {
     hidden
 }
 
-/// Cross-entropy of every chosen residue, and how many there are.
-fn losses(tape: &Tape, model: &Encoder, rows: &[Hidden]) -> Result<(Var, usize)> {
+/// Mean cross-entropy of the chosen residues, and how many there are.
+fn mean_loss(tape: &Tape, model: &Encoder, rows: &[Hidden]) -> Result<(Var, usize)> {
     let padding = Padding::new(rows.iter().map(|row| row.ids.len()).collect())?;
     let ids = padding.pad(rows.iter().map(|row| row.ids.as_slice()), 1, PAD)?;
     let hidden = model.hidden(tape, &ids, padding.lengths())?;
     let (mut places, mut targets) = (vec![], vec![]);
     for (row, hidden) in rows.iter().enumerate() {
         places.extend(hidden.chosen.iter().map(|(at, _)| row * padding.width() + at));
-        targets.extend(hidden.chosen.iter().map(|(_, id)| *id));
+        targets.extend(hidden.chosen.iter().map(|(_, id)| *id as u8)); // there are 33 ids
     }
     let logits = model.masked_logits(tape, &hidden, &places)?;
-    Ok((ops::cross_entropy(tape, &logits, &targets)?, targets.len()))
+    let n = targets.len();
+    Ok((ops::cross_entropy(tape, &logits, &Tensor::from_vec(targets, n, &Device::Cpu)?)?, n))
 }
 
 /// Held-out proteins with the same residues hidden at every measurement.
@@ -266,8 +266,8 @@ impl HeldOut {
     fn measure(&self, model: &Encoder) -> Result<Vec<(String, f64)>> {
         let (mut total, mut n) = (0.0, 0);
         for batch in &self.batches {
-            let (losses, n_chosen) = losses(&Tape::off(), model, batch)?;
-            total += losses.value().to_vec1::<f32>()?.iter().map(|&l| f64::from(l)).sum::<f64>();
+            let (loss, n_chosen) = mean_loss(&Tape::off(), model, batch)?;
+            total += f64::from(loss.value().to_scalar::<f32>()?) * n_chosen as f64;
             n += n_chosen;
         }
         let loss = total / n as f64;
