@@ -4,6 +4,8 @@ pub mod bridge;
 pub mod encoder;
 mod files;
 mod generate;
+#[cfg(test)]
+mod judges;
 mod lora;
 mod protein_llm;
 pub mod qwen3;
