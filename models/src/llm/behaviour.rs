@@ -131,8 +131,11 @@ fn a_completion_scores_the_sum_of_its_tokens() -> Result<()> {
     for ((prompt, tokens), score) in completions.iter().zip(scores) {
         let row = [&prompts[*prompt][..], tokens].concat();
         let off = Tape::off();
-        let hidden =
-            model.hidden(&off, &model.embed(&off, &padded(&[row.clone()], row.len())?)?, &[row.len()])?;
+        let hidden = model.hidden(
+            &off,
+            &model.embed(&off, &padded(std::slice::from_ref(&row), row.len())?)?,
+            &[row.len()],
+        )?;
         let places: Vec<usize> = (row.len() - tokens.len() - 1..row.len() - 1).collect();
         let alone =
             model.token_logprobs(&off, &hidden, &places, tokens, 1.0)?.logprobs.value().to_vec1::<f32>()?;

@@ -1,4 +1,4 @@
-//! Softmax attention with grouped heads, over a batch and over a key/value cache, with one kernel.
+//! Softmax attention with grouped heads; the kernel also serves the key/value cache.
 //!
 //! Each query's scores, softmax and weighted sum are computed in an order that depends on the query's own keys alone:
 //! products run over ascending keys, sums in fixed lanes, and a key that a query does not see adds an exact zero. So the
@@ -54,19 +54,19 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
 }
 
 #[derive(Clone, Copy)]
-struct Dims {
-    batch: usize,
-    queries: usize,
-    keys: usize,
+pub(super) struct Dims {
+    pub(super) batch: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
     /// key heads
-    groups: usize,
+    pub(super) groups: usize,
     /// query heads per key head
-    share: usize,
-    dim: usize,
+    pub(super) share: usize,
+    pub(super) dim: usize,
 }
 
 impl Dims {
-    fn new(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+    pub(super) fn new(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
         let (batch, queries, heads, dim) = q.dims4()?;
         let (_, keys, groups, _) = k.dims4()?;
         let fits = k.dims() == [batch, keys, groups, dim] && v.dims() == k.dims();
@@ -77,23 +77,23 @@ impl Dims {
     }
 
     /// Rows of scores of one key head: every query, every query head that reads it.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.queries * self.share
     }
 
     /// Number of keys that each row of one batch row sees, its first query being at position `start`.
-    fn visible(&self, length: usize, causal: bool, start: usize) -> Vec<usize> {
+    pub(super) fn visible(&self, length: usize, causal: bool, start: usize) -> Vec<usize> {
         let seen = |t: usize| if causal { length.min(start + t + 1) } else { length };
         (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t), self.share)).collect()
     }
 
     /// Where head `g`'s numbers of token `t` start in a `[B, T, G · share, D]` tensor.
-    fn at(&self, b: usize, t: usize, tokens: usize, g: usize, share: usize) -> usize {
+    pub(super) fn at(&self, b: usize, t: usize, tokens: usize, g: usize, share: usize) -> usize {
         ((b * tokens + t) * self.groups + g) * share * self.dim
     }
 
     /// The rows of one key head, `[tokens · share, D]`, times `factor`.
-    fn gather<T: Number>(
+    pub(super) fn gather<T: Number>(
         &self,
         x: &[T],
         (b, g): (usize, usize),
@@ -111,7 +111,7 @@ impl Dims {
     }
 
     /// `[B, G, tokens, share, D]` → `[B, tokens, G · share, D]`.
-    fn spread<T: Number>(&self, x: Vec<T>, tokens: usize, share: usize) -> Vec<T> {
+    pub(super) fn spread<T: Number>(&self, x: Vec<T>, tokens: usize, share: usize) -> Vec<T> {
         if tokens == 1 || self.groups == 1 {
             return x;
         }
@@ -127,7 +127,7 @@ impl Dims {
         out
     }
 
-    fn head(&self, task: usize) -> (usize, usize) {
+    pub(super) fn head(&self, task: usize) -> (usize, usize) {
         (task / self.groups, task % self.groups)
     }
 }
@@ -181,14 +181,19 @@ impl<T: Number> Panels<T> {
 
 /// Borrowed [`Panels`]: keys `[S/32, D, 32]`, values `[D/32, S, 32]`, both filled up with zeros.
 #[derive(Clone, Copy)]
-struct Head<'a, T> {
-    keys: &'a [T],
-    values: &'a [T],
-    dim: usize,
+pub(super) struct Head<'a, T> {
+    pub(super) keys: &'a [T],
+    pub(super) values: &'a [T],
+    pub(super) dim: usize,
 }
 
 /// Writes one token's key and value, `[D]` each, as number `at`.
-fn write_token<T: Number>((keys, values): (&mut [T], &mut [T]), at: usize, key: &[T], value: &[T]) {
+pub(super) fn write_token<T: Number>(
+    (keys, values): (&mut [T], &mut [T]),
+    at: usize,
+    key: &[T],
+    value: &[T],
+) {
     let (dim, capacity) = (key.len(), keys.len() / key.len());
     let panel = &mut keys[at / LANES * LANES * dim..];
     for (d, &k) in key.iter().enumerate() {
@@ -202,7 +207,7 @@ fn write_token<T: Number>((keys, values): (&mut [T], &mut [T]), at: usize, key: 
 
 vectorised! {
     /// Attention of query rows `[rows, D]` (already scaled) that see the first `visible[row]` keys each.
-    fn attend [T: Number] [T] (queries: &[T], visible: &[usize], head: Head<'_, T>, out: &mut [T], log_sums: &mut [T]) {
+    pub(super) fn attend [T: Number] [T] (queries: &[T], visible: &[usize], head: Head<'_, T>, out: &mut [T], log_sums: &mut [T]) {
         let most = visible.iter().copied().max().unwrap_or(0).next_multiple_of(LANES);
         let mut scores = vec![T::zero(); 8 * most];
         let mut row = 0;
@@ -420,116 +425,12 @@ vectorised! {
     }
 }
 
-/// Keys and values of one layer for generation: preallocated, one line per sequence.
-pub struct KvCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    groups: usize,
-    dim: usize,
-    capacity: usize,
-}
-
-impl KvCache {
-    /// Room for `capacity` tokens in each of `rows` sequences with `groups` key heads of width `dim`.
-    pub fn new(rows: usize, capacity: usize, groups: usize, dim: usize) -> Self {
-        let capacity = capacity.next_multiple_of(LANES);
-        let heads = rows * groups * capacity;
-        let (keys, values) = (vec![0.0; heads * dim], vec![0.0; heads * dim.next_multiple_of(LANES)]);
-        Self { keys, values, groups, dim, capacity }
-    }
-
-    /// Tokens that fit in a row.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// The rows `rows` of this cache, copied, in that order.
-    #[must_use]
-    pub fn select(&self, rows: &[usize]) -> Self {
-        let copy = |x: &[f32], width: usize| {
-            rows.iter().flat_map(|&r| x[r * width..(r + 1) * width].iter().copied()).collect()
-        };
-        let (keys, values) = (self.key_size() * self.groups, self.value_size() * self.groups);
-        Self { keys: copy(&self.keys, keys), values: copy(&self.values, values), ..*self }
-    }
-
-    fn key_size(&self) -> usize {
-        self.capacity * self.dim
-    }
-
-    fn value_size(&self) -> usize {
-        self.capacity * self.dim.next_multiple_of(LANES)
-    }
-
-    /// Appends `lengths[b]` tokens to each sequence, from position `starts[b]` on, and attends from them, causally, to all
-    /// that the sequence holds. Batch row b is the cache's row `rows[b]`.
-    ///
-    /// # Shapes
-    /// q `[B, T, H, D]`, k and v `[B, T, G, D]`, f32 → `[B, T, H, D]`
-    ///
-    /// # Errors
-    /// On shapes that do not fit, or a full cache.
-    pub fn attend(
-        &mut self,
-        qkv: [&Tensor; 3],
-        rows: &[usize],
-        starts: &[usize],
-        lengths: &[usize],
-        scale: f64,
-    ) -> Result<Tensor> {
-        let dims = Dims::new(qkv[0], qkv[1], qkv[2])?;
-        if dims.groups != self.groups
-            || dims.dim != self.dim
-            || [rows.len(), starts.len(), lengths.len()] != [dims.batch; 3]
-        {
-            bail!(
-                "cache of {} heads × {}: k {:?} for {} rows",
-                self.groups,
-                self.dim,
-                qkv[1].dims(),
-                rows.len()
-            );
-        }
-        if let Some(b) = (0..dims.batch).find(|&b| starts[b] + lengths[b] > self.capacity) {
-            bail!("cache: {} + {} tokens, room for {}", starts[b], lengths[b], self.capacity);
-        }
-        let [q, k, v] = [qkv[0].contiguous()?, qkv[1].contiguous()?, qkv[2].contiguous()?];
-        let (q, k, v) = (view::<f32>(&q)?, view::<f32>(&k)?, view::<f32>(&v)?);
-        let (key_size, value_size) = (self.key_size(), self.value_size());
-        for b in 0..dims.batch {
-            for g in 0..self.groups {
-                let head = rows[b] * self.groups + g;
-                let keys = &mut self.keys[head * key_size..(head + 1) * key_size];
-                let values = &mut self.values[head * value_size..(head + 1) * value_size];
-                for t in 0..lengths[b] {
-                    let at = dims.at(b, t, dims.keys, g, 1);
-                    let token = at..at + dims.dim;
-                    write_token((&mut *keys, &mut *values), starts[b] + t, &k[token.clone()], &v[token]);
-                }
-            }
-        }
-        let mut out = vec![0.0; q.len()];
-        out.par_chunks_mut((dims.rows() * dims.dim).max(1)).enumerate().for_each(|(task, out)| {
-            let (b, g) = dims.head(task);
-            let head = rows[b] * self.groups + g;
-            let keys = &self.keys[head * key_size..(head + 1) * key_size];
-            let values = &self.values[head * value_size..(head + 1) * value_size];
-            let queries = dims.gather(&q, (b, g), dims.queries, dims.share, scale as f32);
-            let visible = dims.visible(starts[b] + lengths[b], true, starts[b]);
-            let mut log_sums = vec![0.0; visible.len()];
-            attend(&queries, &visible, Head { keys, values, dim: dims.dim }, out, &mut log_sums);
-        });
-        tensor(dims.spread(out, dims.queries, dims.share), qkv[0].dims())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gradcheck::gradcheck;
     use crate::ops::testing::numbers;
-    use candle_core::{D, DType, Device};
-    use proptest::prelude::*;
+    use candle_core::{D, Device};
 
     /// The definition, in candle, one batch row at a time.
     fn naive(q: &Tensor, k: &Tensor, v: &Tensor, length: usize, causal: bool, scale: f64) -> Result<Tensor> {
@@ -558,8 +459,8 @@ mod tests {
             let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
             let mask = KeyMask { lengths: lengths.to_vec(), causal };
             let got = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.45)?;
-            for b in 0..2 {
-                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, lengths[b], causal, 0.45)?;
+            for (b, &length) in lengths.iter().enumerate() {
+                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, length, causal, 0.45)?;
                 let difference = (got.value().get(b)? - want)?.abs()?.max_all()?.to_scalar::<f64>()?;
                 assert!(difference < 1e-12, "{difference}");
             }
@@ -575,29 +476,5 @@ mod tests {
         let inputs = [numbers(&[2, 2, 3, 5], 0.1), numbers(&[2, 7, 3, 5], 0.7), numbers(&[2, 7, 3, 5], 1.9)];
         let full = KeyMask { lengths: vec![0, 7], causal: false };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &full, 0.6));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn a_cache_gives_the_bits_of_the_whole(t in 1usize..75, cut in 0usize..75, dim in 1usize..40, share in 1usize..4) {
-            let f32s = |shape: &[usize], seed| numbers(shape, seed).to_dtype(DType::F32).unwrap();
-            let (groups, cut) = (2, cut.min(t));
-            let q = f32s(&[1, t, groups * share, dim], 0.3);
-            let (k, v) = (f32s(&[1, t, groups, dim], 1.1), f32s(&[1, t, groups, dim], 2.3));
-            let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
-            let mask = KeyMask { lengths: vec![t], causal: true };
-            let whole = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.7).unwrap();
-            let mut cache = KvCache::new(3, t + 5, groups, dim);
-            let mut parts = Vec::new();
-            // a prefill of `cut` tokens, then one token at a time
-            let steps = std::iter::once((0, cut)).chain((cut..t).map(|at| (at, 1))).filter(|s| s.1 > 0);
-            for (at, n) in steps {
-                let part = |x: &Tensor| x.narrow(1, at, n).unwrap();
-                parts.push(cache.attend([&part(&q), &part(&k), &part(&v)], &[1], &[at], &[n], 0.7).unwrap());
-            }
-            let parts = Tensor::cat(&parts, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            prop_assert_eq!(parts, whole.value().flatten_all().unwrap().to_vec1::<f32>().unwrap());
-        }
     }
 }
