@@ -93,7 +93,17 @@ impl Recipe {
             "name {:?} is no name for a folder: letters, digits, - _ .",
             self.name
         );
-        self.eval.as_ref().map_or(Ok(()), eval::Config::validate)?;
+        if let Some(eval) = &self.eval {
+            eval.validate()?;
+            for task in &eval.tasks {
+                let (model, there) = match task.as_str() {
+                    "ss" => ("[ss]", self.ss.is_some()),
+                    "contact" => ("[contact]", self.contact.is_some()),
+                    _ => ("[sft] or [grpo]", self.sft.is_some() || self.grpo.is_some()),
+                };
+                ensure!(there, "eval.tasks names {task:?}, which needs the section {model}");
+            }
+        }
         self.ingest.as_ref().map_or(Ok(()), |ingest| Ok(ingest.validate()?))
     }
 

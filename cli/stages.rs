@@ -1,6 +1,6 @@
 //! The stages: what each reads, where it writes, and the order.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -69,13 +69,26 @@ impl<'a> Place<'_, 'a> {
     ) -> Result<Option<Stage<'a>>> {
         let Some(config) = config else { return Ok(None) };
         let mut inputs = vec![("tables".to_owned(), self.tables.to_owned())];
-        inputs
-            .extend(models(config).into_iter().map(|(name, path)| (name.to_owned(), self.folder.join(path))));
+        for (name, path) in models(config) {
+            inputs.push((name.to_owned(), seen_from(self.folder, path)?));
+        }
         let tables = self.tables.to_owned();
         let work: Work = Box::new(move |out, resume| run(config, &tables, out, resume));
         let (folder, config) = (self.folder.to_owned(), self.recipe.only(name)?);
         Ok(Some(Stage { name, folder, config, inputs, resumes: true, work }))
     }
+}
+
+/// `path` as it is meant in a folder that need not exist yet, which `..` could not be followed from.
+fn seen_from(folder: &Path, path: &Path) -> Result<PathBuf> {
+    let mut place = std::path::absolute(folder)?;
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+    }
+    Ok(place)
 }
 
 /// `peptalk world`.
@@ -150,6 +163,9 @@ pub(crate) fn run(recipe: &Recipe, data: &Path, out: &Path) -> Result<()> {
         outcomes.push((stage.name, stage.folder.clone(), stage.run(CODE, Existing::Update)?));
     }
     summarise(&outcomes);
+    if recipe.eval.is_some() {
+        println!("\nreport: {}", std::path::absolute(out.join("eval/report.html"))?.display());
+    }
     Ok(())
 }
 
@@ -203,9 +219,7 @@ fn plan<'a>(recipe: &'a Recipe, data: &'a Path, out: &Path) -> Result<Vec<Stage<
             };
             let read = |(name, folder): &(&str, PathBuf)| RunLog::read(name, &folder.join("log.jsonl"));
             let runs = trained.iter().map(read).collect::<Result<Vec<_>>>()?;
-            let page = eval::run(config, &tables, &models, &runs, folder)?;
-            println!("report: {}", page.display());
-            Ok(())
+            eval::run(config, &tables, &models, &runs, folder).map(drop)
         });
         let (folder, config) = (out.join("eval"), recipe.only("eval")?);
         stages.push(Stage { name: "eval", folder, config, inputs, resumes: false, work });

@@ -11,14 +11,41 @@ use crate::kit::peptalk;
 const TINY: &[&str] = &[
     "world.n_proteins=97",
     "ingest.valid_fraction=0.2",
-    "ss.epochs=3",
+    "ss.epochs=2",
     "ss.batch_residues=512",
     "ss.save_every=1",
     "ss.optim.schedule.warmup_steps=1",
     "contact.epochs=2",
+    "contact.max_length=120",
     "contact.batch_pairs=8192",
     "contact.save_every=1",
     "contact.optim.schedule.warmup_steps=1",
+    "encoder.steps=3",
+    "encoder.batch_residues=512",
+    "encoder.eval_proteins=3",
+    "encoder.save_every=1",
+    "encoder.optim.schedule.warmup_steps=1",
+    "ssl.steps=3",
+    "ssl.batch_size=3",
+    "ssl.vocab_size=400",
+    "ssl.tokenizer_texts=50",
+    "ssl.eval_per_task=1",
+    "ssl.save_every=1",
+    "ssl.optim.schedule.warmup_steps=1",
+    "sft.steps=3",
+    "sft.batch_size=2",
+    "sft.eval_per_task=1",
+    "sft.save_every=1",
+    "sft.optim.schedule.warmup_steps=1",
+    "grpo.steps=4",
+    "grpo.questions=2",
+    "grpo.group=2",
+    "grpo.max_new_tokens=11",
+    "grpo.eval_per_task=1",
+    "grpo.eval_samples=2",
+    "grpo.save_every=1",
+    "eval.asking.per_task=2",
+    "eval.asking.max_new_tokens=11",
 ];
 
 fn start(out: &Path, settings: &[&str]) -> Child {
@@ -92,9 +119,13 @@ fn a_killed_run_ends_in_the_same_bytes_and_a_second_one_does_nothing() {
         "tables/proteins.parquet",
         "ss/begun.json",
         "ss/checkpoint-2",
-        "ss/checkpoint-5",
         "contact/checkpoint-1",
-        "contact/checkpoint-3",
+        "encoder/checkpoint-2",
+        "ssl/checkpoint-2",
+        "sft/checkpoint-2",
+        "grpo/checkpoint-1",
+        "grpo/checkpoint-3",
+        "grpo/done.json",
     ] {
         kill_when(&killed, |_| killed.join(seen).exists());
     }
@@ -106,12 +137,15 @@ fn a_killed_run_ends_in_the_same_bytes_and_a_second_one_does_nothing() {
     for (name, bytes) in &want {
         assert!(got[name] == *bytes, "{name} has other bytes");
     }
-    for name in ["tables/proteins.parquet", "ss/model/model.safetensors", "ss/log.jsonl"] {
+    for name in
+        ["tables/proteins.parquet", "ss/model/model.safetensors", "grpo/log.jsonl", "eval/report.html"]
+    {
         assert!(want.contains_key(name), "{name} is missing: {:?}", want.keys());
     }
 
     let second = finish(&whole, &[]);
     assert!(second.iter().all(|stage| stage.ends_with(" up to date")), "{second:?}");
-    let changed = finish(&whole, &["contact.epochs=1"]);
-    assert_eq!(changed[..4], ["world up to date", "ingest up to date", "ss up to date", "contact done"]);
+    let changed = finish(&whole, &["eval.asking.per_task=1"]);
+    let (last, before) = changed.split_last().expect("there are stages");
+    assert!(before.iter().all(|stage| stage.ends_with(" up to date")) && last == "eval done", "{changed:?}");
 }
