@@ -179,13 +179,11 @@ fn same(a: &Path, b: &Path) {
 fn resumed_stages_end_in_the_same_bytes() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let stage = |name: &str| dir.join(name);
-    for (from, to) in [(2, 4), (4, 6)] {
-        let (whole, parts) = (stage(&format!("encoder-{to}")), stage(&format!("encoder-{from}-{to}")));
-        encoder::run(&encoder_config(to), &tables, &whole, false).unwrap();
-        encoder::run(&encoder_config(from), &tables, &parts, false).unwrap();
-        encoder::run(&encoder_config(to), &tables, &parts, true).unwrap();
-        same(&whole, &parts);
-    }
+    let (whole, parts) = (stage("encoder-whole"), stage("encoder-parts"));
+    encoder::run(&encoder_config(6), &tables, &whole, false).unwrap();
+    encoder::run(&encoder_config(4), &tables, &parts, false).unwrap();
+    encoder::run(&encoder_config(6), &tables, &parts, true).unwrap();
+    same(&whole, &parts);
     let (whole, parts) = (stage("ssl-whole"), stage("ssl-parts"));
     ssl::run(&ssl_config(4), &tables, &whole, false).unwrap();
     ssl::run(&ssl_config(2), &tables, &parts, false).unwrap();
@@ -236,10 +234,11 @@ fn logged(folder: &Path, name: &str) -> Vec<f64> {
 #[test]
 fn one_batch_is_learnt_by_heart() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
-    // one task, one record: nothing but the wording changes
+    // one task, three proteins: nothing but the wording changes
     let out = dir.join("sft-overfit");
     let mut config = sft_config(60);
     (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], 60, 60);
+    config.data.max_residues = 29;
     sft::run(&config, &tables, &out, false).unwrap();
     let losses = logged(&out, "loss");
     let last = losses[55..].iter().sum::<f64>() / 5.0;

@@ -10,7 +10,7 @@ use datasets::chat::Chat;
 use datasets::collate::Padding;
 use datasets::llm::{Example, LlmBatch, ProteinPath, Row};
 use datasets::rng;
-use datasets::tokenizer::Tokenizer;
+use datasets::tokenizer::{Special, Tokenizer};
 use models::llm::{
     self, Bridge, Completion, Encoder, LoraConfig, Prompts, ProteinLlm, Proteins, Qwen3, Residues, Rows,
     Sampling, bridge, encoder,
@@ -283,6 +283,7 @@ impl Policy {
         self.generate(prompts, 1, max_new_tokens, Sampling::Greedy, |i| rng(0, "greedy", i as u64))
     }
 
+    /// A protein token ends an answer as the end of the turn does: it means something in questions alone.
     fn generate(
         &self,
         prompts: &[Row],
@@ -291,7 +292,8 @@ impl Policy {
         sampling: Sampling,
         rng: impl Fn(usize) -> ChaCha8Rng,
     ) -> Result<Vec<Completion>> {
-        let stop = &self.model.llm.config().eos_token_ids;
+        let special = self.tokenizer.special();
+        let stop = &[&self.model.llm.config().eos_token_ids[..], &protein_tokens(special)].concat();
         let at_once = (SAMPLED_AT_ONCE / samples.max(1)).max(1);
         let mut out = Vec::with_capacity(prompts.len() * samples);
         for prompts in prompts.chunks(at_once) {
@@ -330,8 +332,18 @@ impl Policy {
     }
 
     /// Padded tokens and the encoded proteins. A protein that stands in several rows is encoded once.
+    ///
+    /// A sampled answer may end with a protein token (see [`Policy::generate`]). Nothing is predicted from a row's last
+    /// token, so another stands in for it: no vector belongs there.
     fn batch(&self, rows: &[Row]) -> Result<(Rows, Option<Residues>)> {
-        let batch = LlmBatch::collate(rows, &self.tokenizer, self.n_embed())?;
+        let special = self.tokenizer.special();
+        let mut rows = rows.to_vec();
+        for row in &mut rows {
+            if let Some(last) = row.ids.last_mut().filter(|last| protein_tokens(special).contains(last)) {
+                *last = special.end_of_text;
+            }
+        }
+        let batch = LlmBatch::collate(&rows, &self.tokenizer, self.n_embed())?;
         let residues = match batch.proteins.is_empty() {
             true => None,
             false => {
@@ -353,6 +365,10 @@ impl Policy {
         };
         Ok((Rows { ids: batch.tokens, lengths: batch.lengths }, residues))
     }
+}
+
+fn protein_tokens(special: Special) -> [u32; 3] {
+    [special.protein_start, special.protein_embed, special.protein_end]
 }
 
 fn open_base(folder: &Path) -> Result<(Tokenizer, Chat, Qwen3)> {
