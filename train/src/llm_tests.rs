@@ -145,7 +145,7 @@ static RUN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     tables(&dir.path().join("tables"));
     let stage = |name: &str| dir.path().join(name);
     encoder::run(&encoder_config(4), &stage("tables"), &stage("encoder"), false).unwrap();
-    ssl::run(&ssl_config(60), &stage("tables"), &stage("ssl"), false).unwrap();
+    ssl::run(&ssl_config(200), &stage("tables"), &stage("ssl"), false).unwrap();
     sft::run(&sft_config(40), &stage("tables"), &stage("sft"), false).unwrap();
     dir
 });
@@ -249,25 +249,6 @@ fn one_batch_is_learnt_by_heart() {
     let losses = logged(&out, "loss");
     let last = losses[190..].iter().sum::<f64>() / 10.0;
     assert!(last < 0.5 * losses[0], "{} → {last}", losses[0]);
-}
-
-#[test]
-fn grpo_raises_the_reward() {
-    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
-    // a policy that knows the form of the answer, and little more
-    sft::run(&plddt_only(60), &tables, &dir.join("sft-plddt"), false).unwrap();
-    let out = dir.join("grpo-raises");
-    let mut config = grpo_config(24);
-    config.policy = "../sft-plddt/model".into();
-    (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], 24, 24);
-    (config.questions, config.group, config.eval_per_task, config.eval_samples) = (8, 6, 8, 8);
-    grpo::run(&config, &tables, &out, false).unwrap();
-    let rewards = logged(&out, "valid/reward");
-    assert!(rewards[1] > rewards[0] + 0.05, "{rewards:?}");
-    let report: serde_json::Value =
-        serde_json::from_slice(&fs_err::read(out.join("heldout.json")).unwrap()).unwrap();
-    assert_eq!(report["sft"]["mean"].as_f64().unwrap(), rewards[0]);
-    assert_eq!(report["tasks"]["plddt"]["grpo"]["mean"].as_f64().unwrap(), rewards[1]);
 }
 
 #[test]
