@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use datasets::llm::ProteinPath;
+use datasets::table::{PlddtRow, Rows};
 use eval::llm::{Policy, ProteinConfig};
 use models::llm::LoraConfig;
 use models::{Tape, view};
@@ -249,6 +250,30 @@ fn one_batch_is_learnt_by_heart() {
     let losses = logged(&out, "loss");
     let last = losses[190..].iter().sum::<f64>() / 10.0;
     assert!(last < 0.5 * losses[0], "{} → {last}", losses[0]);
+}
+
+#[test]
+fn grpo_raises_the_reward() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    // the policy has learnt that proteins are of one class or the other; now all are of one
+    sft::run(&plddt_only(60), &tables, &dir.join("sft-plddt"), false).unwrap();
+    let easy = dir.join("tables-easy");
+    crate::llm::tests::tables(&easy);
+    let mut rows = PlddtRow::read(&easy).unwrap();
+    rows.iter_mut().for_each(|row| row.mean_plddt = 91.0);
+    PlddtRow::write(&easy, &rows).unwrap();
+    let out = dir.join("grpo-raises");
+    let mut config = grpo_config(16);
+    config.policy = "../sft-plddt/model".into();
+    (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], 16, 16);
+    (config.questions, config.group, config.eval_per_task, config.eval_samples) = (4, 6, 8, 4);
+    grpo::run(&config, &easy, &out, false).unwrap();
+    let rewards = logged(&out, "valid/reward");
+    assert!(rewards[1] > rewards[0] + 0.2, "{rewards:?}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs_err::read(out.join("heldout.json")).unwrap()).unwrap();
+    assert_eq!(report["sft"]["mean"].as_f64().unwrap(), rewards[0]);
+    assert_eq!(report["tasks"]["plddt"]["grpo"]["mean"].as_f64().unwrap(), rewards[1]);
 }
 
 #[test]
