@@ -87,7 +87,7 @@ enum Command {
         /// Folder with the tables that `peptalk ingest` wrote
         #[arg(long, value_name = "DIR")]
         tables: PathBuf,
-        /// Folder of a model, such as RUN/model; several language models are compared
+        /// Folder of a run or of a model; several language models are compared
         #[arg(long, value_name = "DIR", required = true)]
         model: Vec<PathBuf>,
         /// Where to write the report
@@ -228,6 +228,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 
 fn start(recipe: &Recipe, run: &RunArgs) -> Result<(), Failure> {
     let out = run.out.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    recipe.is_whole().map_err(Failure::Usage)?;
     let data = recipe.data(run.data.as_deref(), &out).map_err(Failure::Usage)?;
     print!("{}", recipe.resolved().map_err(Failure::Usage)?);
     if run.dry_run {

@@ -93,18 +93,24 @@ impl Recipe {
             "name {:?} is no name for a folder: letters, digits, - _ .",
             self.name
         );
-        if let Some(eval) = &self.eval {
-            eval.validate()?;
-            for task in &eval.tasks {
-                let (model, there) = match task.as_str() {
-                    "ss" => ("[ss]", self.ss.is_some()),
-                    "contact" => ("[contact]", self.contact.is_some()),
-                    _ => ("[sft] or [grpo]", self.sft.is_some() || self.grpo.is_some()),
-                };
-                ensure!(there, "eval.tasks names {task:?}, which needs the section {model}");
-            }
-        }
+        self.eval.as_ref().map_or(Ok(()), eval::Config::validate)?;
         self.ingest.as_ref().map_or(Ok(()), |ingest| Ok(ingest.validate()?))
+    }
+
+    /// Checks that what a section builds upon is made by another one, for a run of all of them.
+    ///
+    /// # Errors
+    /// Names the section that is missing.
+    pub(crate) fn is_whole(&self) -> Result<()> {
+        for task in self.eval.iter().flat_map(|eval| &eval.tasks) {
+            let (model, there) = match task.as_str() {
+                "ss" => ("[ss]", self.ss.is_some()),
+                "contact" => ("[contact]", self.contact.is_some()),
+                _ => ("[sft] or [grpo]", self.sft.is_some() || self.grpo.is_some()),
+            };
+            ensure!(there, "eval.tasks names {task:?}, which needs the section {model}");
+        }
+        Ok(())
     }
 
     /// All settings, as TOML.

@@ -140,16 +140,16 @@ pub(crate) fn evaluate(
     out: &Path,
 ) -> Result<()> {
     let config = eval::Config { tasks: vec![task.to_owned()], ..config.clone() };
-    let name = |folder: &PathBuf| {
-        let inside = folder.file_name().is_some_and(|name| name == "model");
-        let named = if inside { folder.parent().unwrap_or(folder) } else { folder };
-        named.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
+    // A run folder stands for the model in it and gives it its name.
+    let named = |folder: &PathBuf| {
+        let run = if folder.ends_with("model") { folder.parent().unwrap_or(folder) } else { folder };
+        let name = run.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned());
+        let inside = folder.join("model");
+        (name, if inside.is_dir() { inside } else { folder.clone() })
     };
-    let models = Models {
-        ss: models.first().cloned(),
-        contact: models.first().cloned(),
-        policies: models.iter().map(|folder| (name(folder), folder.clone())).collect(),
-    };
+    let policies: Vec<(String, PathBuf)> = models.iter().map(named).collect();
+    let first = policies.first().map(|(_, folder)| folder.clone());
+    let models = Models { ss: first.clone(), contact: first, policies };
     println!("report: {}", eval::run(&config, tables, &models, &[], out)?.display());
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::kit::peptalk;
+use crate::kit::{peptalk, run};
 
 /// The embedded recipe, made so small that it takes seconds.
 const TINY: &[&str] = &[
@@ -145,7 +145,44 @@ fn a_killed_run_ends_in_the_same_bytes_and_a_second_one_does_nothing() {
 
     let second = finish(&whole, &[]);
     assert!(second.iter().all(|stage| stage.ends_with(" up to date")), "{second:?}");
+    a_stage_on_its_own_is_the_stage_of_the_run(&whole, &place.path().join("alone"));
+
     let changed = finish(&whole, &["eval.asking.per_task=1"]);
     let (last, before) = changed.split_last().expect("there are stages");
     assert!(before.iter().all(|stage| stage.ends_with(" up to date")) && last == "eval done", "{changed:?}");
+}
+
+/// `peptalk train` and `peptalk eval`, on the tables of a run: the same bytes, after a kill too.
+fn a_stage_on_its_own_is_the_stage_of_the_run(whole: &Path, out: &Path) {
+    let text = |path: &Path| path.to_str().expect("temporary paths are UTF-8").to_owned();
+    let (config, tables, alone) =
+        (text(&whole.join("ss/config.toml")), text(&whole.join("tables")), text(out));
+    let begin = ["train", "ss", "--config", &config, "--tables", &tables, "--out", &alone];
+    let mut child = peptalk().args(begin).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !out.join("checkpoint-2").exists() {
+        assert!(child.try_wait().unwrap().is_none_or(|status| status.success()));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let resume = ["train", "ss", "--out", &alone, "--resume"];
+    let refused = |args: &[&str], say: &str| {
+        let (code, _, err) = run(args);
+        assert!(code == 1 && err.contains(say), "{args:?}: {code} {err}");
+    };
+    refused(&begin, "hint: --resume goes on with it");
+    refused(&[&resume[..], &["--set", "ss.q3_weight=0.25"]].concat(), "ss.q3_weight: 0.5 there, 0.25 now");
+    let (code, _, err) = run(&resume);
+    assert_eq!(code, 0, "{err}");
+    for name in ["model/model.safetensors", "log.jsonl"] {
+        let read = |run: &Path| fs_err::read(run.join(name)).unwrap();
+        assert!(read(out) == read(&whole.join("ss")), "{name} has other bytes");
+    }
+    refused(&resume, "is finished");
+
+    let (config, report) = (text(&whole.join("eval/config.toml")), text(&out.join("report")));
+    let args = ["eval", "ss", "--config", &config, "--tables", &tables, "--model", &alone, "--out", &report];
+    let (code, page, err) = run(&args);
+    assert!(code == 0 && page.contains("report.html"), "{err}");
 }
