@@ -60,7 +60,7 @@ impl<'a> Questions<'a> {
 ///
 /// # Errors
 /// When a prompt cannot be encoded.
-pub fn answers(policy: &Policy, examples: &[Example], asking: &Asking) -> Result<Vec<String>> {
+pub(super) fn answers(policy: &Policy, examples: &[Example], asking: &Asking) -> Result<Vec<String>> {
     let mut said = Vec::with_capacity(examples.len());
     for batch in examples.chunks(BATCH) {
         let prompts =
