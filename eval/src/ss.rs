@@ -125,8 +125,11 @@ impl Scores {
     }
 }
 
+/// Name and value of a metric.
+type Metric = (&'static str, fn(&Scores) -> Option<f64>);
+
 /// The metrics, by name; the first is the headline.
-const METRICS: [(&str, fn(&Scores) -> Option<f64>); 5] = [
+const METRICS: [Metric; 5] = [
     ("q3_acc", |s| s.q3.accuracy()),
     ("q8_acc", |s| s.q8.accuracy()),
     ("q3_f1_macro", |s| s.q3.macro_f1()),

@@ -28,6 +28,9 @@ const CHOSEN: f64 = 0.15;
 /// Ids of the 20 standard residues: the first after the special tokens.
 const STANDARD: std::ops::Range<u32> = 4..24;
 
+/// Token ids of one protein.
+type Ids = Vec<u32>;
+
 /// The `encoder` section of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,7 +159,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
 }
 
 /// Token ids of the proteins of the train split, and of those of held-out clusters.
-fn sequences(config: &Config, tables: &Path) -> Result<(Vec<Vec<u32>>, Vec<Vec<u32>>)> {
+fn sequences(config: &Config, tables: &Path) -> Result<(Vec<Ids>, Vec<Ids>)> {
     let (mut train, mut held_out, mut too_long) = (vec![], vec![], 0);
     for row in ProteinRow::read(tables)? {
         let kept = match row.split {

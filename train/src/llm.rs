@@ -145,7 +145,7 @@ pub(crate) mod tests {
 
     /// Tables of 24 proteins, half of which carry a motif that decides everything about them.
     pub(crate) fn tables(dir: &Path) {
-        let turns = |i: usize| i % 2 == 0;
+        let turns = |i: usize| i.is_multiple_of(2);
         let sequence = |i: usize| {
             let filler: String = (0..11 + i % 7).map(|j| b"AGSTKELV"[(i * 5 + j * 3) % 8] as char).collect();
             format!("M{filler}{}{filler}", if turns(i) { "WHWCHW" } else { "DNPDNP" })
@@ -191,7 +191,7 @@ pub(crate) mod tests {
         let pair = |i: usize| PpiRow {
             protein_id_a: id(i),
             protein_id_b: id(i + 1 + i % 2),
-            label: i % 2 == 0,
+            label: i.is_multiple_of(2),
             source: "s".into(),
             split: split(i),
         };

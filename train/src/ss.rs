@@ -102,6 +102,7 @@ impl ModelConfig {
 ///
 /// # Errors
 /// On impossible settings, tables with a leak, a loss that stays without a finite value, I/O.
+#[expect(clippy::too_many_lines, reason = "a training loop reads from top to bottom in one place")]
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
     ensure!(config.epochs > 0 && config.patience > 0 && config.save_every > 0, "ss: counts must be positive");
     refuse_leaks(tables)?;

@@ -191,7 +191,7 @@ impl ProteinLlm {
     ) -> Result<(ops::TokenScores, Vec<usize>)> {
         let (b, t) = rows.ids.dims2()?;
         let places: Vec<usize> = (0..labelled.len()).filter(|&at| labelled[at]).collect();
-        let wrong = |at: &usize| at % t == 0 || at % t >= rows.lengths[at / t];
+        let wrong = |at: &usize| at.is_multiple_of(t) || at % t >= rows.lengths[at / t];
         if labelled.len() != b * t || places.is_empty() || places.iter().any(wrong) {
             bail!(
                 "{} labels for [{b}, {t}] tokens, {} of them to predict; a row's first token and padding cannot be",

@@ -404,6 +404,7 @@ mod tests {
         scores.map(f64::exp).sum::<f64>().ln()
     }
 
+    #[expect(clippy::needless_range_loop, reason = "indices as in the formula")]
     #[test]
     fn loss_marginals_and_best_path_are_those_of_all_paths() {
         let (lengths, l) = ([4, 2, 3], 4);

@@ -1,6 +1,6 @@
 //! Classification of residues into a few classes.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
@@ -39,12 +39,12 @@ pub fn cross_entropy(tape: &Tape, logits: &Var, labels: &Tensor) -> Result<Var> 
                 return 0.0;
             }
             let top = x.iter().copied().fold(x[0], T::larger);
-            let powers: Vec<f64> = x.iter().map(|&x| f64::from(x - top).exp()).collect();
+            let powers: Vec<f64> = x.iter().map(|&x| (x - top).to_f64().exp()).collect();
             let sum: f64 = powers.iter().sum();
             for (at, (slope, power)) in slopes.iter_mut().zip(&powers).enumerate() {
                 *slope = T::of(scale * (power / sum - f64::from(u8::from(at == label))));
             }
-            sum.ln() - f64::from(x[label] - top)
+            sum.ln() - (x[label] - top).to_f64()
         };
         let losses: Vec<f64> =
             x.par_chunks(k).zip(slopes.par_chunks_mut(k).zip(labels)).map(row).collect();

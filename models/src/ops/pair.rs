@@ -1,6 +1,6 @@
 //! From residues to pairs of residues and back.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
@@ -184,10 +184,10 @@ pub fn binary_cross_entropy(tape: &Tape, logits: &Var, targets: &Tensor, weights
         let (x, y, w) = (logits.value().contiguous()?, targets.contiguous()?, weights.contiguous()?);
         let (x, y, w) = (view::<T>(&x)?, view::<T>(&y)?, view::<T>(&w)?);
         // Sums in f64: a map has tens of thousands of pairs.
-        let total: f64 = w.iter().map(|&w| f64::from(w)).sum();
+        let total: f64 = w.iter().map(|&w| w.to_f64()).sum();
         let scale = if total > 0.0 { 1.0 / total } else { 0.0 };
         let terms = x.iter().zip(y.iter().zip(w.iter())).map(|(&x, (&y, &w))| {
-            let (x, y, w) = (f64::from(x), f64::from(y), f64::from(w));
+            let (x, y, w) = (x.to_f64(), y.to_f64(), w.to_f64());
             w * (x.max(0.0) + (-x.abs()).exp().ln_1p() - y * x)
         });
         let value = T::of(terms.sum::<f64>() * scale);

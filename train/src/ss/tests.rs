@@ -129,7 +129,7 @@ fn it_learns_and_a_killed_run_ends_in_the_same_bytes_on_any_number_of_threads() 
     on_threads(2, || run(&config(), tables.path(), killed.path(), false)).unwrap_err();
     fs_err::remove_file(killed.path().join(".model.tmp")).unwrap();
     let before = Checkpoint::latest(killed.path()).unwrap().unwrap().step;
-    assert!(before > 0 && before % 3 == 0, "{before}");
+    assert!(before > 0 && before.is_multiple_of(3), "{before}");
     on_threads(2, || run(&config(), tables.path(), killed.path(), true)).unwrap();
     for (whole, killed) in bytes(whole.path()).iter().zip(&bytes(killed.path())) {
         assert_eq!(whole.0, killed.0);
