@@ -113,6 +113,9 @@ impl Stage<'_> {
         if let Some(done) = finished
             && done.outputs == hashes(&self.folder)?
         {
+            if begun.is_some() {
+                fs::remove_file(self.folder.join(BEGUN))?; // killed between the two stamps
+            }
             return Ok(Outcome::UpToDate);
         }
         let resumed =
@@ -369,6 +372,9 @@ mod tests {
         fs::write(place.path().join("copy/out"), "spoilt").unwrap();
         assert!(run("a = 2", "v2"));
         assert!(!run("a = 2", "v2"));
+        let begun = place.path().join("copy/begun.json");
+        fs::write(&begun, r#"{"stage":"copy","code":"v2","config":{},"inputs":{},"paths":[]}"#).unwrap();
+        assert!(!run("a = 2", "v2") && !begun.exists());
         fs::create_dir(place.path().join("copy/checkpoint-3")).unwrap();
         assert!(!run("a = 2", "v2"));
         assert_eq!(*calls.borrow(), [false; 5]);
