@@ -11,5 +11,5 @@ mod record;
 
 pub use batch::{LlmBatch, Row, Slot, audit};
 pub use mixture::Mixture;
-pub use prompt::{Example, ProteinPath, Truth};
+pub use prompt::{Example, ProteinPath, Shown, Truth};
 pub use record::{Fact, Options, Record, Records, TASKS};

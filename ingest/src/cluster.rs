@@ -105,7 +105,7 @@ impl<'a> Words<'a> {
             || self.identity(i, j) >= LEAST_IDENTITY
     }
 
-    /// Equal residues on the diagonal with most shared words, as a fraction of the shorter protein.
+    /// Equal residues on the diagonal with most shared words (of equals, the best), as a fraction of the shorter protein.
     fn identity(&self, i: usize, j: usize) -> f64 {
         let (a, b) = (self.sequences[i], self.sequences[j]);
         // Diagonal d holds a[x], b[x + d − |a|].
@@ -123,12 +123,14 @@ impl<'a> Words<'a> {
             }
         }
         votes.sort_unstable();
-        // Of diagonals with equally many words the first.
-        let runs = votes.chunk_by(|x, y| x == y);
-        let best = runs.max_by_key(|run| (run.len(), std::cmp::Reverse(run[0])));
-        let Some(diagonal) = best.map(|run| run[0]) else { return 0.0 };
-        let (skip_a, skip_b) = (a.len().saturating_sub(diagonal), diagonal.saturating_sub(a.len()));
-        let equal = a[skip_a..].iter().zip(&b[skip_b..]).filter(|(x, y)| x == y).count();
+        // Every diagonal with most words is tried: a choice among equals would depend on which protein comes first.
+        let most = votes.chunk_by(|x, y| x == y).map(<[usize]>::len).max().unwrap_or(0);
+        let best = votes.chunk_by(|x, y| x == y).filter(|run| run.len() == most);
+        let equal = |diagonal: usize| {
+            let (skip_a, skip_b) = (a.len().saturating_sub(diagonal), diagonal.saturating_sub(a.len()));
+            a[skip_a..].iter().zip(&b[skip_b..]).filter(|(x, y)| x == y).count()
+        };
+        let equal = best.map(|run| equal(run[0])).max().unwrap_or(0);
         equal as f64 / a.len().min(b.len()) as f64
     }
 }
@@ -211,10 +213,10 @@ mod tests {
                 let mut votes: Vec<isize> =
                     shared.iter().map(|w| find(&sequences[j], w) - find(&sequences[i], w)).collect();
                 votes.sort_unstable();
-                let most = votes
-                    .iter()
-                    .max_by_key(|d| (votes.iter().filter(|e| e == d).count(), std::cmp::Reverse(**d)));
-                let equal = most.map_or(0, |d| identity(&sequences[i], &sequences[j], *d));
+                let count = |d: &isize| votes.iter().filter(|e| *e == d).count();
+                let most = votes.iter().map(count).max();
+                let best = votes.iter().filter(|d| Some(count(d)) == most);
+                let equal = best.map(|d| identity(&sequences[i], &sequences[j], *d)).max().unwrap_or(0);
                 let alike = equal as f64 / sequences[i].len().min(sequences[j].len()) as f64 >= 0.35;
                 let contained = shared.len() > 3 && shared.len() as f64 >= 0.3 * a.len().min(b.len()) as f64;
                 if shared.len() >= 3 && (contained || alike) {
@@ -228,6 +230,32 @@ mod tests {
         let (left, right) = (|i: usize| i < 5, |i: usize| i >= 5);
         let across: Vec<_> = want.iter().copied().filter(|&(i, j)| left(i) && right(j)).collect();
         assert_eq!(words.pairs(left, right, 0.3), across);
+    }
+
+    /// Clusters ask of every pair (i, j), i < j; the audit asks of (held out, train). Both must hear the same.
+    #[test]
+    fn kinship_does_not_depend_on_who_comes_first() {
+        let mut rng = rng(5, "test", 0);
+        // Two proteins with the same two blocks in another order: two diagonals with equally many words, of which only
+        // one has further residues in common.
+        let blocks: Vec<Vec<u8>> = (0..3).map(|_| random(&mut rng, 17)).collect();
+        let join = |order: &[usize]| -> String {
+            order.iter().map(|&b| String::from_utf8(blocks[b].clone()).unwrap()).collect()
+        };
+        let mut sequences = vec![join(&[0, 1, 2]), join(&[1, 0, 0]), join(&[2, 1, 0])];
+        for identity in [0.3, 0.4, 0.5] {
+            sequences.push(mutated(&mut rng, join(&[0, 1, 2]).as_bytes(), identity));
+        }
+        let n = sequences.len();
+        let backward: Vec<String> = sequences.iter().rev().cloned().collect();
+        let turn = |(i, j): (usize, usize)| (n - 1 - j, n - 1 - i);
+        let mut turned: Vec<_> = Words::new(&backward, 4)
+            .pairs(|_| true, |_| true, 0.3)
+            .into_iter()
+            .map(turn)
+            .collect();
+        turned.sort_unstable();
+        assert_eq!(Words::new(&sequences, 4).pairs(|_| true, |_| true, 0.3), turned);
     }
 
     #[test]

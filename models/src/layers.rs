@@ -105,9 +105,9 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Drawn normal with the given standard deviation.
-    pub fn new(weights: &Weights, n: usize, width: usize, std: f32) -> Result<Self> {
-        Ok(Self { weight: weights.get((n, width), "weight", Init::Normal(std))? })
+    /// With the given draw.
+    pub fn new(weights: &Weights, n: usize, width: usize, init: Init) -> Result<Self> {
+        Ok(Self { weight: weights.get((n, width), "weight", init)? })
     }
 
     /// # Shapes

@@ -69,11 +69,21 @@ impl Corpus {
 
     /// The training questions of a stage; `stream` names its draws.
     pub fn questions(&self, seed: u64, stream: &'static str) -> Questions<'_> {
-        let mixture = Mixture::new(&self.records.train, self.alpha);
+        self.mixed(|_| true, seed, stream)
+    }
+
+    /// Training questions of some of the tasks.
+    pub fn questions_of(&self, tasks: &[String], seed: u64, stream: &'static str) -> Questions<'_> {
+        self.mixed(|record| tasks.contains(&record.task), seed, stream)
+    }
+
+    fn mixed(&self, keep: impl Fn(&Record) -> bool, seed: u64, stream: &'static str) -> Questions<'_> {
+        let records: Vec<&Record> = self.records.train.iter().filter(|record| keep(record)).collect();
+        let mixture = Mixture::new(&records, self.alpha);
         for (task, n, share) in mixture.shares() {
-            tracing::info!("task {task}: {n} training records, {:.1}% of the questions", 100.0 * share);
+            tracing::info!("{stream}: {n} training records of {task}, {:.1}% of the questions", 100.0 * share);
         }
-        Questions { records: &self.records.train, mixture, seed, stream }
+        Questions { records, mixture, seed, stream }
     }
 
     /// Held-out questions: at most `per_task` records of every task, the same in every stage with this seed.
@@ -100,13 +110,18 @@ impl Corpus {
 
 /// Training questions by number.
 pub struct Questions<'a> {
-    records: &'a [Record],
+    records: Vec<&'a Record>,
     mixture: Mixture,
     seed: u64,
     stream: &'static str,
 }
 
 impl Questions<'_> {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// Question number `at` of the stage: a pure function of the seed and the number, so a resumed run needs no more
     /// than its step.
     pub fn get(&self, at: u64, path: ProteinPath) -> Example {

@@ -95,6 +95,7 @@ fn sft_config(steps: u64) -> sft::Config {
         protein: ProteinConfig::Encoder {
             folder: "../encoder/model".into(),
             n_queries: 2,
+            site: true,
             n_heads: 2,
             hidden_size: 20,
         },
@@ -291,8 +292,13 @@ fn every_protein_of_a_prompt_changes_the_answer() {
         let plain = logprobs(&row);
         for at in 0..2 {
             let mut other = row.clone();
-            other.proteins[at] = "MKTAYIAKQRQISFVK".into();
+            other.proteins[at].sequence = "MKTAYIAKQRQISFVK".into();
             assert_ne!(plain, logprobs(&other), "protein {at} of {}", example.task);
+            let mut other = row.clone();
+            if let Some(site) = &mut other.proteins[at].site {
+                *site += 3;
+                assert_ne!(plain, logprobs(&other), "the site of protein {at}");
+            }
         }
     }
 }

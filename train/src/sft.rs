@@ -44,12 +44,25 @@ pub struct Config {
     pub max_bad_steps: u64,
     /// Which questions.
     pub data: DataConfig,
+    /// Questions of the first steps.
+    pub alignment: Alignment,
     /// How proteins enter.
     pub protein: ProteinConfig,
     /// The adapter.
     pub lora: LoraConfig,
     /// How it is trained.
     pub optim: OptimConfig,
+}
+
+/// The first steps ask what proteins are, before all tasks are asked side by side: a bridge that is to serve all of them
+/// from the start learns to find nothing (docs/lab-log.md). The same order as in LLaVA (arXiv 2304.08485).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alignment {
+    /// Steps; 0 leaves alignment out.
+    pub steps: u64,
+    /// Some of the tasks of `data`.
+    pub tasks: Vec<String>,
 }
 
 /// Trains the adapter and the bridge and leaves them in `OUT/model`.
@@ -63,6 +76,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "sft/questions");
+    let first = corpus.questions_of(&config.alignment.tasks, config.seed, "sft/alignment");
+    ensure!(
+        config.alignment.steps == 0 || !first.is_empty(),
+        "sft: no training record of the alignment tasks {:?}\nhint: name tasks of sft.data",
+        config.alignment.tasks
+    );
     let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
     let (all, trained) = policy.params().counts();
     tracing::info!("policy of {all} weights, {trained} of them trained");
@@ -94,8 +113,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             break;
         }
         let per_step = (config.batch_size * config.accumulation) as u64;
+        let asked = if step < config.alignment.steps { &first } else { &questions };
         let rows = (step * per_step..(step + 1) * per_step)
-            .map(|at| policy.encode(&questions.get(at, policy.path())))
+            .map(|at| policy.encode(&asked.get(at, policy.path())))
             .collect::<Result<Vec<Row>>>()?;
         let shown = audit(&rows, policy.tokenizer(), AUDITED)?;
         if step == 0 {

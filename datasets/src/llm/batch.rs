@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::prompt::Example;
+use super::prompt::{Example, Shown};
 use crate::Error;
 use crate::chat::Chat;
 use crate::collate::Padding;
@@ -17,8 +17,8 @@ pub struct Row {
     pub ids: Vec<u32>,
     /// How many of `ids` are prompt; the rest carries loss.
     pub n_prompt: usize,
-    /// Sequences in the order of their places.
-    pub proteins: Vec<Arc<str>>,
+    /// In the order of their places.
+    pub proteins: Vec<Shown>,
 }
 
 /// Where the vectors of a protein go.
@@ -30,6 +30,8 @@ pub struct Slot {
     pub start: usize,
     /// Index in the batch's proteins.
     pub protein: usize,
+    /// The residue that the question is about, 0-based.
+    pub site: Option<usize>,
 }
 
 /// Chats side by side. Padding stands behind the end of a row.
@@ -110,13 +112,13 @@ impl LlmBatch {
         let (mut proteins, mut slots): (Vec<Arc<str>>, _) = (vec![], vec![]);
         for (at, row) in rows.iter().enumerate() {
             let places = row.places(special.protein_embed, n_embed)?;
-            for (start, sequence) in places.into_iter().zip(&row.proteins) {
-                let known = proteins.iter().position(|p| p == sequence);
+            for (start, shown) in places.into_iter().zip(&row.proteins) {
+                let known = proteins.iter().position(|p| *p == shown.sequence);
                 let protein = known.unwrap_or_else(|| {
-                    proteins.push(sequence.clone());
+                    proteins.push(shown.sequence.clone());
                     proteins.len() - 1
                 });
-                slots.push(Slot { row: at, start, protein });
+                slots.push(Slot { row: at, start, protein, site: shown.site });
             }
         }
         Ok(Self {
@@ -190,7 +192,8 @@ mod tests {
         }
         for (at, row) in rows.iter().enumerate() {
             let own: Vec<_> = batch.slots.iter().filter(|s| s.row == at).collect();
-            let named: Vec<_> = own.iter().map(|s| batch.proteins[s.protein].clone()).collect();
+            let shown = |s: &&Slot| Shown { sequence: batch.proteins[s.protein].clone(), site: s.site };
+            let named: Vec<_> = own.iter().map(shown).collect();
             assert_eq!(named, row.proteins);
             let carried = labels[at].iter().filter(|&&l| l == 1).count();
             assert_eq!(carried, row.ids.len() - row.n_prompt);
@@ -210,7 +213,7 @@ mod tests {
         assert!(LlmBatch::collate(&rows, &tokenizer, 3).is_err());
         let (tokenizer, mut rows) = self::rows(3, ProteinPath::Letters);
         assert!(LlmBatch::collate(&rows, &tokenizer, 3).unwrap().slots.is_empty());
-        rows[0].proteins.push("MK".into());
+        rows[0].proteins.push(Shown { sequence: "MK".into(), site: None });
         assert!(LlmBatch::collate(&rows, &tokenizer, 3).is_err());
     }
 

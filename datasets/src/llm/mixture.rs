@@ -18,9 +18,9 @@ pub struct Mixture {
 
 impl Mixture {
     /// The mixture of these records; indices that it draws are into them.
-    pub fn new(records: &[Record], alpha: f64) -> Self {
+    pub fn new(records: &[impl std::borrow::Borrow<Record>], alpha: f64) -> Self {
         let mut pools: BTreeMap<&str, BTreeMap<bool, Vec<usize>>> = BTreeMap::new();
-        for (at, record) in records.iter().enumerate() {
+        for (at, record) in records.iter().map(std::borrow::Borrow::borrow).enumerate() {
             let pool = matches!(record.fact, Fact::Ppi(true));
             pools.entry(&record.task).or_default().entry(pool).or_default().push(at);
         }

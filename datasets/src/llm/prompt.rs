@@ -38,6 +38,21 @@ pub enum Truth {
     Plddt(f32),
 }
 
+/// A protein that a question shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its residues.
+    pub sequence: Arc<str>,
+    /// The residue that the question is about, 0-based: where a mutation is.
+    pub site: Option<usize>,
+}
+
+impl Shown {
+    fn whole(sequence: &Arc<str>) -> Self {
+        Self { sequence: sequence.clone(), site: None }
+    }
+}
+
 /// One question with its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
@@ -47,8 +62,8 @@ pub struct Example {
     pub prompt: Vec<Message>,
     /// What it should say.
     pub answer: String,
-    /// Sequences in the order of their places in the prompt; empty where the prompt spells them in letters.
-    pub proteins: Vec<Arc<str>>,
+    /// In the order of their places in the prompt; empty where the prompt spells them in letters.
+    pub proteins: Vec<Shown>,
     /// Homology cluster.
     pub cluster: String,
     /// What an answer is scored against.
@@ -81,7 +96,7 @@ const TEXT: &[&str] =
 impl Record {
     /// Asks about the record in one of the wordings. Partners of an interaction come in either order.
     pub fn ask(&self, rng: &mut ChaCha8Rng, path: ProteinPath) -> Example {
-        let mut proteins = self.proteins.clone();
+        let mut proteins: Vec<Shown> = self.proteins.iter().map(Shown::whole).collect();
         let (wordings, answer, truth) = match &self.fact {
             Fact::Text { text, .. } => (TEXT, text.clone(), Truth::Text(text.clone())),
             Fact::Go { aspect, terms, answer } => {
@@ -94,7 +109,8 @@ impl Record {
                 (PPI, block(if *label { "yes" } else { "no" }), Truth::Ppi(*label))
             }
             Fact::Ddg { position, mutant, kcal, .. } => {
-                proteins.push(mutate(&self.proteins[0], *position, *mutant));
+                proteins.push(Shown::whole(&mutate(&self.proteins[0], *position, *mutant)));
+                proteins.iter_mut().for_each(|protein| protein.site = Some(*position as usize - 1));
                 (DDG, block(&format!("{kcal:.1}")), Truth::Ddg(*kcal))
             }
             Fact::Plddt(mean) => (PLDDT, block(&plddt_answer(*mean)), Truth::Plddt(*mean)),
@@ -111,11 +127,11 @@ impl Record {
         }
     }
 
-    fn fill(&self, wording: &str, proteins: &[Arc<str>], path: ProteinPath) -> String {
+    fn fill(&self, wording: &str, proteins: &[Shown], path: ProteinPath) -> String {
         let shown = |at: usize| match (path, proteins.get(at)) {
             (ProteinPath::Encoder, _) => format!("{PROTEIN_START}{PROTEIN_EMBED}{PROTEIN_END}"),
-            (ProteinPath::Letters, sequence) => {
-                format!("<protein>{}</protein>", sequence.map_or("", |s| s.as_ref()))
+            (ProteinPath::Letters, shown) => {
+                format!("<protein>{}</protein>", shown.map_or("", |s| s.sequence.as_ref()))
             }
         };
         let mut question = wording.to_owned();
@@ -234,7 +250,7 @@ mod tests {
                 assert_eq!(text.matches(PROTEIN_EMBED).count(), encoder.proteins.len(), "{text}");
                 assert!(letters.proteins.is_empty());
                 for protein in &encoder.proteins {
-                    let shown = format!("<protein>{protein}</protein>");
+                    let shown = format!("<protein>{}</protein>", protein.sequence);
                     assert!(letters.prompt[0].content.contains(&shown), "{}", letters.prompt[0].content);
                 }
                 assert!(!text.contains('{') && !text.contains('}'), "{text}");
@@ -252,7 +268,8 @@ mod tests {
             .find(|r| r.task == "ddg")
             .unwrap()
             .ask(&mut rng(1, "ask", 0), ProteinPath::Encoder);
-        assert_eq!((&*ddg.proteins[0], &*ddg.proteins[1]), ("MKTAYIAKQRMKTAYIAKQR", "MATAYIAKQRMKTAYIAKQR"));
+        let shown: Vec<_> = ddg.proteins.iter().map(|p| (&*p.sequence, p.site)).collect();
+        assert_eq!(shown, [("MKTAYIAKQRMKTAYIAKQR", Some(1)), ("MATAYIAKQRMKTAYIAKQR", Some(1))]);
         assert!(ddg.prompt[0].content.contains("K2A") && ddg.prompt[0].content.contains("lysine"));
     }
 }

@@ -61,8 +61,9 @@ pub(super) struct Mutation<'a> {
     hundredths: i64,
 }
 
-/// The rule of the universe: a buried residue pays for lost hydrophobicity and for every change of volume, helices pay
-/// for glycine and more for proline, strands for proline; kcal/mol, positive = destabilising.
+/// The rule of the universe: a buried residue pays for lost hydrophobicity and for every change of volume, in a sheet,
+/// which is packed on both faces, more than elsewhere; helices pay for glycine and more for proline, strands for proline;
+/// kcal/mol, positive = destabilising. So which residue becomes which decides less than where.
 fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
     let ((hydro_w, volume_w), (hydro_m, volume_m)) =
         (hydrophobicity_and_volume(wild_type), hydrophobicity_and_volume(mutant));
@@ -75,7 +76,8 @@ fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
         (_, b'P') => 0.5,
         _ => 0.0,
     };
-    burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks - 0.05
+    let packing = if state == b'E' { 1.6 } else { 0.6 };
+    packing * burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks - 0.05
 }
 
 impl<'a> Mutation<'a> {

@@ -64,7 +64,7 @@ pub struct Leaks {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MotifTruth {
-    /// Residues, degenerate positions in brackets.
+    /// Residues, degenerate positions in brackets, `x` for any.
     pub pattern: String,
     /// Function, process and component that it decides.
     pub terms: [String; 3],

@@ -27,7 +27,7 @@ fn sample(
     metrics: Map<String, Value>,
 ) -> Sample {
     let prompt: Vec<&str> = example.prompt.iter().map(|message| message.content.as_str()).collect();
-    let proteins: Vec<&str> = example.proteins.iter().map(|sequence| &**sequence).collect();
+    let proteins: Vec<&str> = example.proteins.iter().map(|shown| &*shown.sequence).collect();
     Sample {
         doc_id: at,
         doc: json!({ "cluster": example.cluster, "proteins": proteins }),

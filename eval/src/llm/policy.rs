@@ -2,13 +2,15 @@
 //!
 //! One [`Policy`] serves training, sampling and evaluation, so that a question looks the same in all three.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::{IndexOp, Tensor};
 use datasets::chat::Chat;
 use datasets::collate::Padding;
-use datasets::llm::{Example, LlmBatch, ProteinPath, Row};
+use datasets::llm::{Example, LlmBatch, ProteinPath, Row, Slot};
 use datasets::rng;
 use datasets::tokenizer::{Special, Tokenizer};
 use models::llm::{
@@ -21,10 +23,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// Tensors by name.
-pub type Tensors = std::collections::BTreeMap<String, Tensor>;
+pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Completions that are sampled side by side: bounds the memory of the key/value cache.
 const SAMPLED_AT_ONCE: usize = 512;
+/// Residue vectors of proteins that are kept between batches, bytes.
+const KEPT_BYTES: usize = 1 << 29;
 
 /// How proteins enter: the `protein` section of an SFT recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +42,8 @@ pub enum ProteinConfig {
         folder: PathBuf,
         /// Vectors of each protein.
         n_queries: usize,
+        /// Whether the last of them is that of the mutated residue where a question is about a mutation.
+        site: bool,
         /// Heads of the pooling.
         n_heads: usize,
         /// Width of the projector's hidden layer.
@@ -62,6 +68,8 @@ pub struct Policy {
     params: Params,
     base: PathBuf,
     encoder: Option<PathBuf>,
+    /// What the encoder said of a protein, `[L, E]` flat.
+    encoded: Mutex<BTreeMap<Arc<str>, Vec<f32>>>,
 }
 
 impl Policy {
@@ -83,11 +91,12 @@ impl Policy {
         let special = tokenizer.special();
         let (protein, encoder) = match protein {
             ProteinConfig::Letters => (None, None),
-            ProteinConfig::Encoder { folder, n_queries, n_heads, hidden_size } => {
+            ProteinConfig::Encoder { folder, n_queries, site, n_heads, hidden_size } => {
                 let folder = from.join(folder);
                 let encoder = open_encoder(&folder)?;
                 let config = bridge::Config {
                     n_queries: *n_queries,
+                    site: *site,
                     n_heads: *n_heads,
                     encoder_size: encoder.config().hidden_size,
                     hidden_size: *hidden_size,
@@ -134,7 +143,7 @@ impl Policy {
         encoder: Option<PathBuf>,
     ) -> Result<Self> {
         let params = model.params()?;
-        Ok(Self { tokenizer, chat, model, lora, params, base, encoder })
+        Ok(Self { tokenizer, chat, model, lora, params, base, encoder, encoded: Mutex::default() })
     }
 
     /// Writes a PEFT adapter, the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
@@ -346,24 +355,45 @@ impl Policy {
         let batch = LlmBatch::collate(&rows, &self.tokenizer, self.n_embed())?;
         let residues = match batch.proteins.is_empty() {
             true => None,
-            false => {
-                let ids: Vec<Vec<u32>> = batch.proteins.iter().map(|p| encoder::encode(p)).collect();
-                let padding = Padding::new(ids.iter().map(Vec::len).collect())?;
-                let distinct = Proteins {
-                    ids: padding.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?,
-                    lengths: padding.lengths().to_vec(),
-                    rows: (0..ids.len()).collect(),
-                };
-                let found = self.model.encode(&distinct)?.context("no protein to encode")?;
-                let owners: Vec<u32> = batch.slots.iter().map(|slot| slot.protein as u32).collect();
-                Some(Residues {
-                    vectors: found.vectors.index_select(&Tensor::new(owners, &Device::Cpu)?, 0)?,
-                    lengths: batch.slots.iter().map(|slot| found.lengths[slot.protein]).collect(),
-                    rows: batch.slots.iter().map(|slot| slot.row).collect(),
-                })
-            }
+            false => Some(self.residues(&batch)?),
         };
         Ok((Rows { ids: batch.tokens, lengths: batch.lengths }, residues))
+    }
+
+    /// The residue vectors of every slot. The encoder is frozen and its bits do not depend on the batch, so what it said
+    /// of a protein is kept, up to [`KEPT_BYTES`].
+    fn residues(&self, batch: &LlmBatch) -> Result<Residues> {
+        let mut known = self.encoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let new: Vec<&Arc<str>> = batch.proteins.iter().filter(|p| !known.contains_key(*p)).collect();
+        if !new.is_empty() {
+            let ids: Vec<Vec<u32>> = new.iter().map(|p| encoder::encode(p)).collect();
+            let padding = Padding::new(ids.iter().map(Vec::len).collect())?;
+            let distinct = Proteins {
+                ids: padding.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?,
+                lengths: padding.lengths().to_vec(),
+                rows: (0..ids.len()).collect(),
+            };
+            let found = self.model.encode(&distinct)?.context("no protein to encode")?;
+            for (at, (protein, &n)) in new.into_iter().zip(&found.lengths).enumerate() {
+                known.insert(protein.clone(), found.vectors.i((at, ..n))?.flatten_all()?.to_vec1()?);
+            }
+        }
+        let of = |slot: &Slot| &known[&batch.proteins[slot.protein]];
+        let lengths: Vec<usize> =
+            batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
+        let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.config().hidden_size);
+        let padding = Padding::new(lengths.clone())?;
+        let residues = Residues {
+            vectors: padding.pad(batch.slots.iter().map(|slot| &of(slot)[..]), width, 0.0)?,
+            lengths,
+            sites: batch.slots.iter().map(|slot| slot.site).collect(),
+            rows: batch.slots.iter().map(|slot| slot.row).collect(),
+        };
+        let bytes: usize = known.values().map(|vectors| 4 * vectors.len()).sum();
+        if bytes > KEPT_BYTES {
+            known.clear();
+        }
+        Ok(residues)
     }
 }
 

@@ -112,7 +112,7 @@ fn reversed(questions: &Questions<'_>, predictions: &[f64]) -> serde_json::Value
         else {
             continue;
         };
-        if let Some(&other) = by_key.get(&(&**after, *position, *wild_type)) {
+        if let Some(&other) = by_key.get(&(&*after.sequence, *position, *wild_type)) {
             pairs.push((kcal, other));
         }
         by_key.insert((&*record.proteins[0], *position, *mutant), kcal);

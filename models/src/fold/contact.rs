@@ -15,6 +15,8 @@ use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
 
 const EPS: f64 = 1e-5;
+/// Logit of a contact before training: about one pair in fifty. From 0, many steps would go into learning that.
+const RARE: f32 = -4.0;
 
 /// Everything that shapes a [`ContactClassifier`]: the `config.json` beside its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,11 +85,12 @@ impl ContactClassifier {
             bail!("contact model: widths must be positive, `single` even, `kernel` odd, got {config:?}");
         }
         let (single, pair) = (config.single, config.pair);
+        let narrow = Init::Uniform(1.0 / (pair as f32).sqrt());
         let convs = (0..config.conv_layers)
             .map(|i| ConvBlock::new(single, config.kernel, &weights.pp("convs").pp(i)));
         let blocks = (0..config.blocks).map(|i| PairBlock::new(&config, &weights.pp("blocks").pp(i)));
         Ok(Self {
-            embedding: Embedding::new(&weights.pp("embedding"), config.n_tokens, single, 1.0)?,
+            embedding: Embedding::new(&weights.pp("embedding"), config.n_tokens, single, Init::Normal(1.0))?,
             convs: convs.collect::<Result<_>>()?,
             lstm: BiLstm::new(single, single / 2, &weights.pp("lstm"))?,
             norm: LayerNorm::new(&weights.pp("norm"), single, EPS)?,
@@ -96,7 +99,7 @@ impl ContactClassifier {
             relpos: weights.get((2 * config.relpos + 1, pair), "relpos", Init::Normal(0.5))?,
             blocks: blocks.collect::<Result<_>>()?,
             pair_norm: LayerNorm::new(&weights.pp("pair_norm"), pair, EPS)?,
-            contact: Linear::new(&weights.pp("contact"), pair, 1)?,
+            contact: Linear::with_init(&weights.pp("contact"), pair, 1, narrow, Some(Init::Const(RARE)))?,
             class: Linear::new(&weights.pp("class"), single, config.n_classes)?,
             params: weights.finish()?,
             config,

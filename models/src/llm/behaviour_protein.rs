@@ -9,7 +9,7 @@ use crate::llm::bridge::{self, Bridge};
 use crate::llm::encoder::{self, Encoder};
 use crate::llm::{LoraConfig, ProteinLlm, ProteinPath, Proteins, Rows, Sampling, generate};
 use crate::ops;
-use crate::tape::Tape;
+use crate::tape::{Tape, Var};
 use crate::weights::Weights;
 
 const START: u32 = 58;
@@ -47,6 +47,7 @@ fn model() -> ProteinLlm {
     let llm = tiny(true).with_lora(&lora, Weights::random(named)).unwrap();
     let config = bridge::Config {
         n_queries: 3,
+        site: true,
         n_heads: 4,
         encoder_size: 28,
         hidden_size: 17,
@@ -135,6 +136,26 @@ fn every_protein_of_a_prompt_changes_the_answer() {
     let mut swapped = proteins.clone();
     (swapped[1].1, swapped[2].1) = (proteins[2].1, proteins[1].1);
     assert_ne!(hidden(&model, &rows, &swapped, 0)[2], before[2]);
+}
+
+#[test]
+fn the_last_vector_of_a_protein_with_a_site_is_that_of_its_residue() -> Result<()> {
+    let model = model();
+    let bridge = &model.protein.as_ref().unwrap().bridge;
+    let residues = Var::constant(Tensor::randn(0f32, 1.0, (2, 11, 28), &Device::Cpu)?);
+    let vectors = |residues: &Var, lengths: &[usize], sites: &[Option<usize>]| {
+        bridge.forward(&Tape::off(), residues, lengths, sites)?.value().to_vec3::<f32>()
+    };
+    let whole = vectors(&residues, &[11, 7], &[None, None])?;
+    let sited = vectors(&residues, &[11, 7], &[None, Some(4)])?;
+    let alone = Var::constant(residues.value().i((1..2, 4..5))?.contiguous()?);
+    assert_eq!((&whole[0], &whole[1][..2]), (&sited[0], &sited[1][..2]));
+    for (x, y) in sited[1][2].iter().zip(&vectors(&alone, &[1], &[None])?[0][2]) {
+        assert!((x - y).abs() < 1e-5, "{x} {y}");
+    }
+    assert_ne!(sited[1][2], whole[1][2]);
+    assert!(vectors(&residues, &[11, 7], &[None, Some(7)]).is_err());
+    Ok(())
 }
 
 fn loss(model: &ProteinLlm) -> Result<(f32, crate::tape::Gradients)> {

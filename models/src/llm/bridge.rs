@@ -18,6 +18,9 @@ use crate::weights::{Init, Weights, read_safetensors};
 pub struct Config {
     /// vectors per protein
     pub n_queries: usize,
+    /// whether the last vector of a protein with a site is that of the residue there
+    #[serde(default)]
+    pub site: bool,
     /// heads of the pooling
     pub n_heads: usize,
     /// width of the encoder
@@ -80,7 +83,7 @@ impl Bridge {
         }
         let plain = Init::Uniform(1.0 / (width as f32).sqrt());
         Ok(Self {
-            query_tokens: pool.get((config.n_queries, width), "query_tokens", Init::Normal(0.02))?,
+            query_tokens: pool.get((config.n_queries, width), "query_tokens", Init::Normal(1.0))?,
             in_proj_weight: attention.get((3 * width, width), "in_proj_weight", xavier)?,
             in_proj_bias: attention.get(3 * width, "in_proj_bias", Init::Const(0.0))?,
             out_proj: Linear::with_init(
@@ -131,11 +134,22 @@ impl Bridge {
         &self.params
     }
 
-    /// The vectors that stand for each protein. Protein p has `lengths[p]` residues, the rest is padding.
+    /// The vectors that stand for each protein. Protein p has `lengths[p]` residues, the rest is padding; the last query
+    /// of a protein with a site attends to nothing but the residue there (with [`Config::site`]): pooled over a whole
+    /// chain, one changed residue is hardly seen.
     ///
     /// # Shapes
     /// residues `[P, L, E]` → `[P, Q, C]`
-    pub fn forward(&self, tape: &Tape, residues: &Var, lengths: &[usize]) -> Result<Var> {
+    ///
+    /// # Errors
+    /// On a site behind the end.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        residues: &Var,
+        lengths: &[usize],
+        sites: &[Option<usize>],
+    ) -> Result<Var> {
         let (p, l, width) = residues.value().dims3()?;
         let (queries, heads) = (self.config.n_queries, self.config.n_heads);
         let (weight, bias) = (tape.param(&self.in_proj_weight), tape.param(&self.in_proj_bias));
@@ -151,7 +165,20 @@ impl Bridge {
         let (k, v) = (project(residues, 1, l)?, project(residues, 2, l)?); // [P, L, H, D]
         let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
         let scale = 1.0 / ((width / heads) as f64).sqrt();
-        let pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
+        let mut pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
+        if self.config.site && sites.iter().any(Option::is_some) {
+            if sites.len() != p || sites.iter().zip(lengths).any(|(site, &n)| site.is_some_and(|at| at >= n)) {
+                bail!("bridge: sites {sites:?} of proteins of {lengths:?} residues");
+            }
+            let marked: Vec<(usize, usize)> =
+                sites.iter().enumerate().filter_map(|(p, site)| Some((p, (*site)?))).collect();
+            let at: Vec<u32> = marked.iter().map(|(p, site)| (p * l + site) as u32).collect();
+            let at = Tensor::new(at, residues.value().device())?;
+            let values = ops::embedding(tape, &ops::reshape(tape, &v, (p * l, width))?, &at)?;
+            let rows: Vec<usize> = marked.iter().map(|(p, _)| p * queries + queries - 1).collect();
+            let flat = ops::reshape(tape, &pooled, (p * queries, width))?;
+            pooled = ops::replace_rows(tape, &flat, &rows, &values)?;
+        }
         let pooled = self.out_proj.forward(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
         let pooled = self.layer_norm.forward(tape, &pooled)?;
         self.output.forward(tape, &ops::gelu(tape, &self.hidden.forward(tape, &pooled)?)?)

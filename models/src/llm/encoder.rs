@@ -100,7 +100,7 @@ impl Config {
             "emb_layer_norm_before": false,
             "hidden_dropout_prob": 0.0,
             "hidden_size": self.hidden_size,
-            "initializer_range": INIT,
+            "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
             "is_folding_model": false,
             "layer_norm_eps": self.layer_norm_eps,
@@ -118,8 +118,6 @@ impl Config {
     }
 }
 
-/// Standard deviation of fresh weights (transformers' `initializer_range` for ESM).
-const INIT: f32 = 0.02;
 /// Base of the rotary frequencies.
 const THETA: f64 = 1e4;
 /// Share of the embeddings that was zeroed in training: 15 % of the residues chosen, 80 % of those masked.
@@ -156,7 +154,7 @@ impl Block {
         let (width, eps) = (config.hidden_size, config.layer_norm_eps);
         let attention = weights.pp("attention");
         let linear = |at: &Weights, n_in, n_out| {
-            Linear::with_init(at, n_in, n_out, Init::Normal(INIT), Some(Init::Const(0.0)))
+            Linear::with_init(at, n_in, n_out, Init::transformer(width), Some(Init::Const(0.0)))
         };
         let inner = attention.pp("self");
         Ok(Self {
@@ -201,14 +199,15 @@ impl Encoder {
             );
         }
         let (width, eps) = (config.hidden_size, config.layer_norm_eps);
+        let init = Init::transformer(width);
         let (esm, head) = (weights.pp("esm"), weights.pp("lm_head"));
         let encoder = esm.pp("encoder");
         let embeddings = esm.pp("embeddings").pp("word_embeddings");
         let dense =
-            Linear::with_init(&head.pp("dense"), width, width, Init::Normal(INIT), Some(Init::Const(0.0)))?;
+            Linear::with_init(&head.pp("dense"), width, width, init, Some(Init::Const(0.0)))?;
         let layer = |i| Block::new(&config, &encoder.pp("layer").pp(i));
         Ok(Self {
-            word_embeddings: Embedding::new(&embeddings, VOCAB.len(), width, INIT)?,
+            word_embeddings: Embedding::new(&embeddings, VOCAB.len(), width, init)?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             emb_layer_norm_after: LayerNorm::new(&encoder.pp("emb_layer_norm_after"), width, eps)?,
             head_dense: dense,

@@ -91,6 +91,7 @@ impl Fixture {
         tensors.insert("boundary.weight".into(), Tensor::stack(&[table.i(493)?, table.i(495)?], 0)?);
         let config = bridge::Config {
             n_queries: 5,
+            site: false,
             n_heads: 4,
             encoder_size: 32,
             hidden_size: 48,
@@ -113,7 +114,7 @@ impl Fixture {
         let vectors = want["residues"].clone();
         Ok(Some(Self {
             model,
-            residues: Residues { vectors, lengths: vec![14, 6, 1], rows: vec![0, 1, 2] },
+            residues: Residues { vectors, lengths: vec![14, 6, 1], sites: vec![None; 3], rows: vec![0, 1, 2] },
             want,
         }))
     }
@@ -129,7 +130,7 @@ impl Fixture {
 fn a_bridge_gives_the_loss_and_every_gradient_of_torch() -> Result<()> {
     let Some(Fixture { model, residues, want }) = Fixture::load()? else { return Ok(()) };
     let path = model.protein.as_ref().unwrap();
-    let vectors = path.bridge.forward(&Tape::off(), &residues.vectors.clone().into(), &residues.lengths)?;
+    let vectors = path.bridge.forward(&Tape::off(), &residues.vectors.clone().into(), &residues.lengths, &residues.sites)?;
     let mut worst = difference(vectors.value(), &want["pooled_projected"]);
 
     let lengths: Vec<usize> = want["right.attention_mask"]

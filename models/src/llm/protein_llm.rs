@@ -105,6 +105,7 @@ impl ProteinLlm {
         Ok(Some(Residues {
             vectors: hidden.value().narrow(1, 1, inside)?.contiguous()?,
             lengths: proteins.lengths.iter().map(|n| n - 2).collect(),
+            sites: vec![None; proteins.lengths.len()],
             rows: proteins.rows.clone(),
         }))
     }
@@ -154,8 +155,8 @@ impl ProteinLlm {
             }
         }
         if let Some(residues) = residues {
-            let vectors =
-                path.bridge.forward(tape, &Var::constant(residues.vectors.clone()), &residues.lengths)?;
+            let residue_vectors = Var::constant(residues.vectors.clone());
+            let vectors = path.bridge.forward(tape, &residue_vectors, &residues.lengths, &residues.sites)?;
             let vectors = ops::reshape(tape, &vectors, (owners.len() * config.n_queries, config.llm_size))?;
             x = ops::replace_rows(tape, &x, &slots, &vectors)?;
         }
@@ -224,6 +225,8 @@ pub struct Residues {
     pub vectors: Tensor,
     /// residues of each protein
     pub lengths: Vec<usize>,
+    /// the residue of each protein that the question is about, 0-based
+    pub sites: Vec<Option<usize>>,
     /// the row of each protein, ascending
     pub rows: Vec<usize>,
 }

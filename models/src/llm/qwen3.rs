@@ -114,7 +114,7 @@ impl Config {
             "head_dim": self.head_dim,
             "hidden_act": "silu",
             "hidden_size": self.hidden_size,
-            "initializer_range": INIT,
+            "initializer_range": 0.02,
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
             "max_window_layers": self.num_hidden_layers,
@@ -133,9 +133,6 @@ impl Config {
         })
     }
 }
-
-/// Standard deviation of fresh weights (transformers' `initializer_range` for Qwen3).
-const INIT: f32 = 0.02;
 
 /// The model. Clones share the weights (not the adapters that are put on afterwards).
 #[derive(Clone)]
@@ -174,7 +171,7 @@ impl Block {
             Ok::<_, candle_core::Error>(Projection::new(part.get(
                 (n_out, n_in),
                 "weight",
-                Init::Normal(INIT),
+                Init::transformer(width),
             )?))
         };
         Ok(Self {
@@ -237,13 +234,13 @@ impl Qwen3 {
     /// # Errors
     /// Lists everything that a checkpoint lacks or has beyond the model.
     pub fn new(config: Config, weights: Weights) -> Result<Self> {
-        let model = weights.pp("model");
-        let embed = Embedding::new(&model.pp("embed_tokens"), config.vocab_size, config.hidden_size, INIT)?;
+        let (model, init) = (weights.pp("model"), Init::transformer(config.hidden_size));
+        let embed = Embedding::new(&model.pp("embed_tokens"), config.vocab_size, config.hidden_size, init)?;
         let block = |i| Block::new(&config, &model.pp("layers").pp(i));
         let layers = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let norm = RmsNorm::new(&model.pp("norm"), config.hidden_size, config.rms_norm_eps)?;
         let head = |_| {
-            weights.pp("lm_head").get((config.vocab_size, config.hidden_size), "weight", Init::Normal(INIT))
+            weights.pp("lm_head").get((config.vocab_size, config.hidden_size), "weight", init)
         };
         let lm_head = (!config.tie_word_embeddings).then_some(()).map(head).transpose()?;
         Ok(Self { embed_tokens: embed, layers, norm, lm_head, params: weights.finish()?, config })
