@@ -33,6 +33,7 @@ const TINY: &[&str] = &[
     "ssl.save_every=1",
     "ssl.optim.schedule.warmup_steps=1",
     "sft.steps=3",
+    "sft.alignment.steps=1",
     "sft.batch_size=2",
     "sft.eval_per_task=1",
     "sft.save_every=1",

@@ -92,9 +92,11 @@ fn sft_config(steps: u64) -> sft::Config {
         save_every: 2,
         max_bad_steps: 2,
         data: data(&TASKS),
+        alignment: sft::Alignment { steps: 1, tasks: vec!["go".to_owned()] },
         protein: ProteinConfig::Encoder {
             folder: "../encoder/model".into(),
             n_queries: 2,
+            mean: true,
             site: true,
             n_heads: 2,
             hidden_size: 20,
@@ -235,8 +237,27 @@ fn logged(folder: &Path, name: &str) -> Vec<f64> {
 
 fn plddt_only(steps: u64) -> sft::Config {
     let mut config = sft_config(steps);
+    config.alignment.steps = 0;
     (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], steps, steps);
     config
+}
+
+#[test]
+fn the_first_steps_ask_the_tasks_of_the_alignment() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let losses = |name: &str, steps: u64, tasks: &[&str]| {
+        let mut config = sft_config(2);
+        config.alignment = sft::Alignment { steps, tasks: tasks.iter().map(|t| t.to_string()).collect() };
+        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        logged(&dir.join(name), "loss")
+    };
+    let [mixed, go, ppi] =
+        [losses("mixed", 0, &[]), losses("go-first", 1, &["go"]), losses("ppi-first", 1, &["ppi"])];
+    assert!(mixed[0] != go[0] && go[0] != ppi[0] && mixed[0] != ppi[0], "{mixed:?} {go:?} {ppi:?}");
+    let mut config = sft_config(2);
+    config.alignment.tasks = vec!["disease".to_owned()];
+    let error = sft::run(&config, &tables, &dir.join("unknown-first"), false).unwrap_err().to_string();
+    assert!(error.contains("hint: name tasks of sft.data"), "{error}");
 }
 
 #[test]

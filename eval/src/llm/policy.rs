@@ -42,6 +42,8 @@ pub enum ProteinConfig {
         folder: PathBuf,
         /// Vectors of each protein.
         n_queries: usize,
+        /// Whether the first of them is the mean over all residues.
+        mean: bool,
         /// Whether the last of them is that of the mutated residue where a question is about a mutation.
         site: bool,
         /// Heads of the pooling.
@@ -91,11 +93,12 @@ impl Policy {
         let special = tokenizer.special();
         let (protein, encoder) = match protein {
             ProteinConfig::Letters => (None, None),
-            ProteinConfig::Encoder { folder, n_queries, site, n_heads, hidden_size } => {
+            ProteinConfig::Encoder { folder, n_queries, mean, site, n_heads, hidden_size } => {
                 let folder = from.join(folder);
                 let encoder = open_encoder(&folder)?;
                 let config = bridge::Config {
                     n_queries: *n_queries,
+                    mean: *mean,
                     site: *site,
                     n_heads: *n_heads,
                     encoder_size: encoder.config().hidden_size,

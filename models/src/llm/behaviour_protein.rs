@@ -47,6 +47,7 @@ fn model() -> ProteinLlm {
     let llm = tiny(true).with_lora(&lora, Weights::random(named)).unwrap();
     let config = bridge::Config {
         n_queries: 3,
+        mean: true,
         site: true,
         n_heads: 4,
         encoder_size: 28,
@@ -139,7 +140,7 @@ fn every_protein_of_a_prompt_changes_the_answer() {
 }
 
 #[test]
-fn the_last_vector_of_a_protein_with_a_site_is_that_of_its_residue() -> Result<()> {
+fn the_first_vector_is_the_mean_and_the_last_that_of_the_site() -> Result<()> {
     let model = model();
     let bridge = &model.protein.as_ref().unwrap().bridge;
     let residues = Var::constant(Tensor::randn(0f32, 1.0, (2, 11, 28), &Device::Cpu)?);
@@ -154,6 +155,11 @@ fn the_last_vector_of_a_protein_with_a_site_is_that_of_its_residue() -> Result<(
         assert!((x - y).abs() < 1e-5, "{x} {y}");
     }
     assert_ne!(sited[1][2], whole[1][2]);
+    // the projections are linear, so the mean of values is the value of the mean
+    let mean = Var::constant(residues.value().i((1..2, ..7))?.mean_keepdim(1)?.contiguous()?);
+    for (x, y) in whole[1][0].iter().zip(&vectors(&mean, &[1], &[None])?[0][0]) {
+        assert!((x - y).abs() < 1e-5, "{x} {y}");
+    }
     assert!(vectors(&residues, &[11, 7], &[None, Some(7)]).is_err());
     Ok(())
 }

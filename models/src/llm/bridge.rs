@@ -18,6 +18,9 @@ use crate::weights::{Init, Weights, read_safetensors};
 pub struct Config {
     /// vectors per protein
     pub n_queries: usize,
+    /// whether the first vector is the mean over all residues, whatever its query has learnt to look for
+    #[serde(default)]
+    pub mean: bool,
     /// whether the last vector of a protein with a site is that of the residue there
     #[serde(default)]
     pub site: bool,
@@ -56,6 +59,15 @@ pub struct Bridge {
     params: Params,
 }
 
+/// Multiplies query q's token by a number from ¼ for the first to 4 for the last: blunt queries see what a whole chain is
+/// like, sharp ones find single residues. With equal ones, a task of the one kind keeps the other from being learnt.
+fn sharpen(n_queries: usize) -> impl Fn((usize, &mut [f32])) {
+    move |(q, token)| {
+        let place = q as f32 / (n_queries.max(2) - 1) as f32;
+        token.iter_mut().for_each(|x| *x *= 4f32.powf(2.0 * place - 1.0));
+    }
+}
+
 impl Bridge {
     /// A bridge with the weights that `weights` gives.
     ///
@@ -82,8 +94,13 @@ impl Bridge {
             boundary.assign(&embedding.mean_keepdim(0)?.broadcast_as((2, out))?.contiguous()?)?;
         }
         let plain = Init::Uniform(1.0 / (width as f32).sqrt());
+        let fresh = !pool.holds("query_tokens");
+        let query_tokens = pool.get((config.n_queries, width), "query_tokens", Init::Normal(1.0))?;
+        if fresh {
+            query_tokens.update(|tokens| tokens.chunks_exact_mut(width).enumerate().for_each(sharpen(config.n_queries)))?;
+        }
         Ok(Self {
-            query_tokens: pool.get((config.n_queries, width), "query_tokens", Init::Normal(1.0))?,
+            query_tokens,
             in_proj_weight: attention.get((3 * width, width), "in_proj_weight", xavier)?,
             in_proj_bias: attention.get(3 * width, "in_proj_bias", Init::Const(0.0))?,
             out_proj: Linear::with_init(
@@ -136,7 +153,7 @@ impl Bridge {
 
     /// The vectors that stand for each protein. Protein p has `lengths[p]` residues, the rest is padding; the last query
     /// of a protein with a site attends to nothing but the residue there (with [`Config::site`]): pooled over a whole
-    /// chain, one changed residue is hardly seen.
+    /// chain, one changed residue is hardly seen. With [`Config::mean`] the first query attends to all alike.
     ///
     /// # Shapes
     /// residues `[P, L, E]` → `[P, Q, C]`
@@ -165,7 +182,13 @@ impl Bridge {
         let (k, v) = (project(residues, 1, l)?, project(residues, 2, l)?); // [P, L, H, D]
         let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
         let scale = 1.0 / ((width / heads) as f64).sqrt();
-        let mut pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
+        let pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
+        let mut pooled = ops::reshape(tape, &pooled, (p * queries, width))?;
+        if self.config.mean {
+            let mean = ops::chain_mean(tape, &ops::reshape(tape, &v, (p, l, width))?, lengths)?;
+            let rows: Vec<usize> = (0..p).map(|p| p * queries).collect();
+            pooled = ops::replace_rows(tape, &pooled, &rows, &mean)?;
+        }
         if self.config.site && sites.iter().any(Option::is_some) {
             if sites.len() != p || sites.iter().zip(lengths).any(|(site, &n)| site.is_some_and(|at| at >= n)) {
                 bail!("bridge: sites {sites:?} of proteins of {lengths:?} residues");
@@ -176,8 +199,7 @@ impl Bridge {
             let at = Tensor::new(at, residues.value().device())?;
             let values = ops::embedding(tape, &ops::reshape(tape, &v, (p * l, width))?, &at)?;
             let rows: Vec<usize> = marked.iter().map(|(p, _)| p * queries + queries - 1).collect();
-            let flat = ops::reshape(tape, &pooled, (p * queries, width))?;
-            pooled = ops::replace_rows(tape, &flat, &rows, &values)?;
+            pooled = ops::replace_rows(tape, &pooled, &rows, &values)?;
         }
         let pooled = self.out_proj.forward(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
         let pooled = self.layer_norm.forward(tape, &pooled)?;

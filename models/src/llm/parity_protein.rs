@@ -91,6 +91,7 @@ impl Fixture {
         tensors.insert("boundary.weight".into(), Tensor::stack(&[table.i(493)?, table.i(495)?], 0)?);
         let config = bridge::Config {
             n_queries: 5,
+            mean: false,
             site: false,
             n_heads: 4,
             encoder_size: 32,
