@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::kit::{peptalk, run};
+use crate::kit::{peptalk, run, shared};
 
 /// The embedded recipe, made so small that it takes seconds.
 const TINY: &[&str] = &[
@@ -49,18 +49,21 @@ const TINY: &[&str] = &[
     "eval.asking.max_new_tokens=11",
 ];
 
-fn start(out: &Path, settings: &[&str]) -> Child {
+/// The command line of a recipe without its settings and its place.
+type Recipe = Vec<std::ffi::OsString>;
+
+fn start(recipe: &Recipe, out: &Path, settings: &[&str]) -> Child {
     let mut command = peptalk();
-    command.arg("quickstart").arg("--out").arg(out).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for setting in TINY.iter().chain(settings) {
+    command.args(recipe).arg("--out").arg(out).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for setting in settings {
         command.args(["--set", setting]);
     }
     command.spawn().expect("the program starts")
 }
 
 /// Starts a run and kills it as soon as `moment` has come; false if the run was over before.
-fn kill_when(out: &Path, moment: impl Fn(Duration) -> bool) -> bool {
-    let (mut child, begin) = (start(out, &[]), Instant::now());
+fn kill_when(recipe: &Recipe, out: &Path, moment: impl Fn(Duration) -> bool) -> bool {
+    let (mut child, begin) = (start(recipe, out, &[]), Instant::now());
     loop {
         if child.try_wait().expect("the child is ours").is_some() {
             return false;
@@ -94,8 +97,8 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Runs the recipe to its end; gives the stages and what was done with each.
-fn finish(out: &Path, settings: &[&str]) -> Vec<String> {
-    let done = start(out, settings).wait_with_output().expect("the program ends");
+fn finish(recipe: &Recipe, out: &Path, settings: &[&str]) -> Vec<String> {
+    let done = start(recipe, out, settings).wait_with_output().expect("the program ends");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let text = String::from_utf8(done.stdout).expect("the program writes UTF-8");
     let table = text.lines().skip_while(|line| !line.starts_with("stage ")).skip(1);
@@ -109,13 +112,9 @@ fn finish(out: &Path, settings: &[&str]) -> Vec<String> {
 fn a_killed_run_ends_in_the_same_bytes_and_a_second_one_does_nothing() {
     let place = tempfile::tempdir().unwrap();
     let (whole, killed) = (place.path().join("whole"), place.path().join("killed"));
-    let begin = Instant::now();
-    let first = finish(&whole, &[]);
-    let took = begin.elapsed();
-    assert!(first.iter().all(|stage| stage.ends_with(" done")), "{first:?}");
-
-    // At moments of the work that are known, and at one that falls anywhere.
-    for seen in [
+    let settings = TINY.iter().flat_map(|setting| ["--set", setting]);
+    let tiny: Recipe = ["quickstart"].into_iter().chain(settings).map(Into::into).collect();
+    let moments = [
         "world/swissprot",
         "tables/proteins.parquet",
         "ss/begun.json",
@@ -127,30 +126,61 @@ fn a_killed_run_ends_in_the_same_bytes_and_a_second_one_does_nothing() {
         "grpo/checkpoint-1",
         "grpo/checkpoint-3",
         "grpo/done.json",
-    ] {
-        kill_when(&killed, |_| killed.join(seen).exists());
-    }
-    kill_when(&killed, |elapsed| elapsed > took / 5);
-    finish(&killed, &[]);
-
-    let (want, got) = (contents(&whole), contents(&killed));
-    assert_eq!(want.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
-    for (name, bytes) in &want {
-        assert!(got[name] == *bytes, "{name} has other bytes");
-    }
+    ];
+    let want = killed_or_not(&tiny, &whole, &killed, &moments);
     for name in
         ["tables/proteins.parquet", "ss/model/model.safetensors", "grpo/log.jsonl", "eval/report.html"]
     {
         assert!(want.contains_key(name), "{name} is missing: {:?}", want.keys());
     }
 
-    let second = finish(&whole, &[]);
+    let second = finish(&tiny, &whole, &[]);
     assert!(second.iter().all(|stage| stage.ends_with(" up to date")), "{second:?}");
     a_stage_on_its_own_is_the_stage_of_the_run(&whole, &place.path().join("alone"));
 
-    let changed = finish(&whole, &["eval.asking.per_task=1"]);
+    let changed = finish(&tiny, &whole, &["eval.asking.per_task=1"]);
     let (last, before) = changed.split_last().expect("there are stages");
     assert!(before.iter().all(|stage| stage.ends_with(" up to date")) && last == "eval done", "{changed:?}");
+}
+
+#[test]
+fn a_killed_run_on_real_files_ends_in_the_same_bytes() {
+    let Some(data) = shared("data") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/smoke.toml");
+    let smoke: Recipe = vec!["run".into(), recipe.into(), "--data".into(), data.into()];
+    let moments = [
+        "tables/proteins.parquet",
+        "ss/begun.json",
+        "contact/begun.json",
+        "encoder/checkpoint-10",
+        "ssl/checkpoint-10",
+        "sft/checkpoint-10",
+        "grpo/begun.json",
+        "grpo/done.json",
+    ];
+    killed_or_not(&smoke, &place.path().join("whole"), &place.path().join("killed"), &moments);
+}
+
+/// Runs a recipe in peace, and again with a kill whenever one of the files appears and at a moment that falls anywhere;
+/// both must end in the same bytes, which it gives back.
+fn killed_or_not(recipe: &Recipe, whole: &Path, killed: &Path, moments: &[&str]) -> BTreeMap<String, Vec<u8>> {
+    let begin = Instant::now();
+    let first = finish(recipe, whole, &[]);
+    let took = begin.elapsed();
+    assert!(first.iter().all(|stage| stage.ends_with(" done")), "{first:?}");
+    kill_when(recipe, killed, |elapsed| elapsed > took / 20);
+    for seen in moments {
+        kill_when(recipe, killed, |_| killed.join(seen).exists());
+    }
+    kill_when(recipe, killed, |elapsed| elapsed > took / 5);
+    finish(recipe, killed, &[]);
+    let (want, got) = (contents(whole), contents(killed));
+    assert_eq!(want.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
+    for (name, bytes) in &want {
+        assert!(got[name] == *bytes, "{name} has other bytes");
+    }
+    want
 }
 
 /// `peptalk train` and `peptalk eval`, on the tables of a run: the same bytes, after a kill too.

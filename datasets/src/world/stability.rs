@@ -76,7 +76,7 @@ fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
         (_, b'P') => 0.5,
         _ => 0.0,
     };
-    let packing = if state == b'E' { 1.6 } else { 0.6 };
+    let packing = if state == b'E' { 1.8 } else { 0.2 };
     packing * burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks - 0.05
 }
 
