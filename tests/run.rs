@@ -164,7 +164,12 @@ fn a_killed_run_on_real_files_ends_in_the_same_bytes() {
 
 /// Runs a recipe in peace, and again with a kill whenever one of the files appears and at a moment that falls anywhere;
 /// both must end in the same bytes, which it gives back.
-fn killed_or_not(recipe: &Recipe, whole: &Path, killed: &Path, moments: &[&str]) -> BTreeMap<String, Vec<u8>> {
+fn killed_or_not(
+    recipe: &Recipe,
+    whole: &Path,
+    killed: &Path,
+    moments: &[&str],
+) -> BTreeMap<String, Vec<u8>> {
     let begin = Instant::now();
     let first = finish(recipe, whole, &[]);
     let took = begin.elapsed();

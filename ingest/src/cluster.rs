@@ -249,11 +249,8 @@ mod tests {
         let n = sequences.len();
         let backward: Vec<String> = sequences.iter().rev().cloned().collect();
         let turn = |(i, j): (usize, usize)| (n - 1 - j, n - 1 - i);
-        let mut turned: Vec<_> = Words::new(&backward, 4)
-            .pairs(|_| true, |_| true, 0.3)
-            .into_iter()
-            .map(turn)
-            .collect();
+        let mut turned: Vec<_> =
+            Words::new(&backward, 4).pairs(|_| true, |_| true, 0.3).into_iter().map(turn).collect();
         turned.sort_unstable();
         assert_eq!(Words::new(&sequences, 4).pairs(|_| true, |_| true, 0.3), turned);
     }

@@ -81,7 +81,10 @@ impl Corpus {
         let records: Vec<&Record> = self.records.train.iter().filter(|record| keep(record)).collect();
         let mixture = Mixture::new(&records, self.alpha);
         for (task, n, share) in mixture.shares() {
-            tracing::info!("{stream}: {n} training records of {task}, {:.1}% of the questions", 100.0 * share);
+            tracing::info!(
+                "{stream}: {n} training records of {task}, {:.1}% of the questions",
+                100.0 * share
+            );
         }
         Questions { records, mixture, seed, stream }
     }

@@ -92,7 +92,7 @@ fn sft_config(steps: u64) -> sft::Config {
         save_every: 2,
         max_bad_steps: 2,
         data: data(&TASKS),
-        alignment: sft::Alignment { steps: 1, tasks: vec!["go".to_owned()] },
+        alignment: sft::Alignment { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 },
         protein: ProteinConfig::Encoder {
             folder: "../encoder/model".into(),
             n_queries: 2,
@@ -247,7 +247,8 @@ fn the_first_steps_ask_the_tasks_of_the_alignment() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let losses = |name: &str, steps: u64, tasks: &[&str]| {
         let mut config = sft_config(2);
-        config.alignment = sft::Alignment { steps, tasks: tasks.iter().map(|t| t.to_string()).collect() };
+        let tasks = tasks.iter().map(|t| t.to_string()).collect();
+        config.alignment = sft::Alignment { steps, tasks, share: 1.0 };
         sft::run(&config, &tables, &dir.join(name), false).unwrap();
         logged(&dir.join(name), "loss")
     };

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use datasets::llm::{Example, Row, audit};
 use models::llm::LoraConfig;
 use models::{Gradients, Tape};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, atomic_folder};
@@ -63,6 +64,8 @@ pub struct Alignment {
     pub steps: u64,
     /// Some of the tasks of `data`.
     pub tasks: Vec<String>,
+    /// Share of the questions that are of these tasks; the rest is of all, so that none is unlearnt meanwhile.
+    pub share: f64,
 }
 
 /// Trains the adapter and the bridge and leaves them in `OUT/model`.
@@ -77,6 +80,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "sft/questions");
     let first = corpus.questions_of(&config.alignment.tasks, config.seed, "sft/alignment");
+    ensure!((0.0..=1.0).contains(&config.alignment.share), "sft: alignment.share is a number from 0 to 1");
     ensure!(
         config.alignment.steps == 0 || !first.is_empty(),
         "sft: no training record of the alignment tasks {:?}\nhint: name tasks of sft.data",
@@ -113,9 +117,13 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             break;
         }
         let per_step = (config.batch_size * config.accumulation) as u64;
-        let asked = if step < config.alignment.steps { &first } else { &questions };
         let rows = (step * per_step..(step + 1) * per_step)
-            .map(|at| policy.encode(&asked.get(at, policy.path())))
+            .map(|at| {
+                let aligned = step < config.alignment.steps
+                    && datasets::rng(config.seed, "sft/share", at).random::<f64>() < config.alignment.share;
+                let asked = if aligned { &first } else { &questions };
+                policy.encode(&asked.get(at, policy.path()))
+            })
             .collect::<Result<Vec<Row>>>()?;
         let shown = audit(&rows, policy.tokenizer(), AUDITED)?;
         if step == 0 {

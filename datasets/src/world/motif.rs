@@ -128,7 +128,13 @@ mod tests {
             for other in &MOTIFS[..at] {
                 let given = |a: &[u8], b: &[u8]| a != ANY && b != ANY && a.iter().any(|l| b.contains(l));
                 let shared = |offset: usize| {
-                    motif.classes().into_iter().skip(offset).zip(other.classes()).filter(|(a, b)| given(a, b)).count()
+                    motif
+                        .classes()
+                        .into_iter()
+                        .skip(offset)
+                        .zip(other.classes())
+                        .filter(|(a, b)| given(a, b))
+                        .count()
                 };
                 assert!((0..3).all(|offset| shared(offset) <= 2), "{} {}", motif.pattern, other.pattern);
             }

@@ -382,8 +382,7 @@ impl Policy {
             }
         }
         let of = |slot: &Slot| &known[&batch.proteins[slot.protein]];
-        let lengths: Vec<usize> =
-            batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
+        let lengths: Vec<usize> = batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
         let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.config().hidden_size);
         let padding = Padding::new(lengths.clone())?;
         let residues = Residues {

@@ -97,7 +97,9 @@ impl Bridge {
         let fresh = !pool.holds("query_tokens");
         let query_tokens = pool.get((config.n_queries, width), "query_tokens", Init::Normal(1.0))?;
         if fresh {
-            query_tokens.update(|tokens| tokens.chunks_exact_mut(width).enumerate().for_each(sharpen(config.n_queries)))?;
+            query_tokens.update(|tokens| {
+                tokens.chunks_exact_mut(width).enumerate().for_each(sharpen(config.n_queries))
+            })?;
         }
         Ok(Self {
             query_tokens,
@@ -190,7 +192,8 @@ impl Bridge {
             pooled = ops::replace_rows(tape, &pooled, &rows, &mean)?;
         }
         if self.config.site && sites.iter().any(Option::is_some) {
-            if sites.len() != p || sites.iter().zip(lengths).any(|(site, &n)| site.is_some_and(|at| at >= n)) {
+            if sites.len() != p || sites.iter().zip(lengths).any(|(site, &n)| site.is_some_and(|at| at >= n))
+            {
                 bail!("bridge: sites {sites:?} of proteins of {lengths:?} residues");
             }
             let marked: Vec<(usize, usize)> =

@@ -203,8 +203,7 @@ impl Encoder {
         let (esm, head) = (weights.pp("esm"), weights.pp("lm_head"));
         let encoder = esm.pp("encoder");
         let embeddings = esm.pp("embeddings").pp("word_embeddings");
-        let dense =
-            Linear::with_init(&head.pp("dense"), width, width, init, Some(Init::Const(0.0)))?;
+        let dense = Linear::with_init(&head.pp("dense"), width, width, init, Some(Init::Const(0.0)))?;
         let layer = |i| Block::new(&config, &encoder.pp("layer").pp(i));
         Ok(Self {
             word_embeddings: Embedding::new(&embeddings, VOCAB.len(), width, init)?,

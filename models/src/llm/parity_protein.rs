@@ -115,7 +115,12 @@ impl Fixture {
         let vectors = want["residues"].clone();
         Ok(Some(Self {
             model,
-            residues: Residues { vectors, lengths: vec![14, 6, 1], sites: vec![None; 3], rows: vec![0, 1, 2] },
+            residues: Residues {
+                vectors,
+                lengths: vec![14, 6, 1],
+                sites: vec![None; 3],
+                rows: vec![0, 1, 2],
+            },
             want,
         }))
     }
@@ -131,7 +136,12 @@ impl Fixture {
 fn a_bridge_gives_the_loss_and_every_gradient_of_torch() -> Result<()> {
     let Some(Fixture { model, residues, want }) = Fixture::load()? else { return Ok(()) };
     let path = model.protein.as_ref().unwrap();
-    let vectors = path.bridge.forward(&Tape::off(), &residues.vectors.clone().into(), &residues.lengths, &residues.sites)?;
+    let vectors = path.bridge.forward(
+        &Tape::off(),
+        &residues.vectors.clone().into(),
+        &residues.lengths,
+        &residues.sites,
+    )?;
     let mut worst = difference(vectors.value(), &want["pooled_projected"]);
 
     let lengths: Vec<usize> = want["right.attention_mask"]

@@ -239,9 +239,7 @@ impl Qwen3 {
         let block = |i| Block::new(&config, &model.pp("layers").pp(i));
         let layers = (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?;
         let norm = RmsNorm::new(&model.pp("norm"), config.hidden_size, config.rms_norm_eps)?;
-        let head = |_| {
-            weights.pp("lm_head").get((config.vocab_size, config.hidden_size), "weight", init)
-        };
+        let head = |_| weights.pp("lm_head").get((config.vocab_size, config.hidden_size), "weight", init);
         let lm_head = (!config.tie_word_embeddings).then_some(()).map(head).transpose()?;
         Ok(Self { embed_tokens: embed, layers, norm, lm_head, params: weights.finish()?, config })
     }

@@ -85,7 +85,12 @@ impl BiLstmCrf {
         let convs = (0..config.conv_layers)
             .map(|i| ConvBlock::new(config.embed, config.kernel, &weights.pp("convs").pp(i)));
         Ok(Self {
-            embedding: Embedding::new(&weights.pp("embedding"), config.n_tokens, config.embed, Init::Normal(1.0))?,
+            embedding: Embedding::new(
+                &weights.pp("embedding"),
+                config.n_tokens,
+                config.embed,
+                Init::Normal(1.0),
+            )?,
             convs: convs.collect::<Result<_>>()?,
             lstm: BiLstm::new(config.embed, config.hidden, &weights.pp("lstm"))?,
             projection: Linear::new(&weights.pp("projection"), 2 * config.hidden, config.projection)?,
