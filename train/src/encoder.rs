@@ -291,7 +291,7 @@ mod tests {
         let ids = encoder::encode(&"ACDEFGHIKL".repeat(997));
         let hidden = hide(&ids, &mut rng(1, "test", 0));
         let n = hidden.chosen.len() as f64;
-        assert!((n / 9970.0 - CHOSEN).abs() < 0.015, "{n}");
+        assert!((n / 9970.0 - 0.30).abs() < 0.012, "{n}");
         let masked = hidden.chosen.iter().filter(|(at, _)| hidden.ids[*at] == MASK).count() as f64;
         let kept = hidden.chosen.iter().filter(|(at, id)| hidden.ids[*at] == *id).count() as f64;
         assert!((masked / n - 0.8).abs() < 0.04 && (kept / n - 0.105).abs() < 0.03, "{masked} {kept} {n}");
