@@ -1,5 +1,6 @@
 //! The command line: clap, then one call per command.
 
+mod predict;
 mod recipe;
 mod stages;
 
@@ -87,12 +88,17 @@ enum Command {
         /// Folder with the tables that `peptalk ingest` wrote
         #[arg(long, value_name = "DIR")]
         tables: PathBuf,
-        /// Folder of a run or of a model; several language models are compared
+        /// Folder of a run or of a model; several language models are compared, several SS models predict together
         #[arg(long, value_name = "DIR", required = true)]
         model: Vec<PathBuf>,
         /// Where to write the report
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+    /// Predict new sequences with a trained model
+    Predict {
+        #[command(subcommand)]
+        what: Predict,
     },
     /// Run the stages of a recipe in order; what is up to date is skipped, what was interrupted goes on
     Run {
@@ -105,6 +111,30 @@ enum Command {
     Quickstart {
         #[command(flatten)]
         run: RunArgs,
+    },
+}
+
+#[derive(Subcommand)]
+enum Predict {
+    /// Secondary structure, Q8 and Q3
+    Ss {
+        /// FASTA, or CSV with the columns id and seq; plain or gzip
+        input: PathBuf,
+        /// Folder of a run or of a model; several predict together
+        #[arg(long, value_name = "DIR", required = true)]
+        model: Vec<PathBuf>,
+        /// Where to write the predictions
+        #[arg(long, value_name = "PATH")]
+        out: PathBuf,
+        #[arg(long, value_enum, default_value_t = predict::Format::Csv)]
+        format: predict::Format,
+        #[arg(long, value_enum, default_value_t = predict::Q8Choice::Marginal)]
+        q8: predict::Q8Choice,
+        #[arg(long, value_enum, default_value_t = predict::Q3Choice::Both)]
+        q3: predict::Q3Choice,
+        /// The file's sequences are written from C to N, as those of NPPE-2; so are the predictions
+        #[arg(long)]
+        backwards: bool,
     },
 }
 
@@ -214,6 +244,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;
             let config = recipe.section(recipe.eval.as_ref(), "eval").map_err(Failure::Usage)?;
             stages::evaluate(&task, config, &tables, &model, &out).map_err(Failure::Work)
+        }
+        Command::Predict { what: Predict::Ss { input, model, out, format, q8, q3, backwards } } => {
+            let options = predict::Options { models: model, format, q8, q3, backwards };
+            predict::ss(&input, &out, &options).map_err(Failure::Work)
         }
         Command::Run { recipe, run } => {
             let recipe = Recipe::load(&recipe, &run.set).map_err(Failure::Usage)?;

@@ -148,8 +148,8 @@ pub(crate) fn evaluate(
         (name, if inside.is_dir() { inside } else { folder.clone() })
     };
     let policies: Vec<(String, PathBuf)> = models.iter().map(named).collect();
-    let first = policies.first().map(|(_, folder)| folder.clone());
-    let models = Models { ss: first.clone(), contact: first, policies };
+    let folders: Vec<PathBuf> = policies.iter().map(|(_, folder)| folder.clone()).collect();
+    let models = Models { contact: folders.first().cloned(), ss: folders, policies };
     println!("report: {}", eval::run(&config, tables, &models, &[], out)?.display());
     Ok(())
 }
@@ -213,7 +213,7 @@ fn plan<'a>(recipe: &'a Recipe, data: &'a Path, out: &Path) -> Result<Vec<Stage<
             let model = |name: &str| trained.iter().find(|t| t.0 == name).map(|t| t.1.join("model"));
             let policy = |name: &str| Some((name.to_owned(), model(name)?));
             let models = Models {
-                ss: model("ss"),
+                ss: model("ss").into_iter().collect(),
                 contact: model("contact"),
                 policies: ["sft", "grpo"].into_iter().filter_map(policy).collect(),
             };

@@ -63,7 +63,7 @@ fn what_is_wrong_in_a_recipe_is_named_with_the_names_that_are_right() {
         ("name = \"x\"\nseed = 1\n[world]\nproteins = 1\n", vec!["proteins", "n_proteins"]),
         (
             "name = \"x\"\nseed = 1\n[world]\n[eval]\ntasks = [\"ss\"]\n[eval.asking]\nseed = 1\nper_task = 1\n\
-             max_new_tokens = 1\n[eval.data]\ntasks = []\nmax_residues = 1\nmax_answer_chars = 1\ngo_terms = 1\n",
+             max_new_tokens = 1\nsamples = 1\n[eval.data]\ntasks = []\nmax_residues = 1\nmax_answer_chars = 1\ngo_terms = 1\n",
             vec!["\"ss\"", "needs the section [ss]"],
         ),
         ("name = \"x\"\n", vec!["seed"]),

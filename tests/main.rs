@@ -10,6 +10,8 @@ mod kit;
 mod layering;
 /// The schedule against TRL's record of a run.
 mod optim;
+/// Predictions of new sequences: one output for each, in their order, whatever the file holds.
+mod predict;
 /// Every recipe in `recipes/` is whole.
 mod recipes;
 /// A run that is killed ends in the bytes of one that is not.

@@ -42,11 +42,13 @@ const TINY: &[&str] = &[
     "grpo.questions=2",
     "grpo.group=2",
     "grpo.max_new_tokens=11",
-    "grpo.eval_per_task=1",
+    "grpo.valid_per_task=1",
+    "grpo.test_per_task=1",
     "grpo.eval_samples=2",
     "grpo.save_every=1",
     "eval.asking.per_task=2",
     "eval.asking.max_new_tokens=11",
+    "eval.asking.samples=2",
 ];
 
 /// The command line of a recipe without its settings and its place.

@@ -42,6 +42,16 @@ pub enum Error {
         /// What is wrong with it.
         source: SequenceError,
     },
+    /// A file of sequences that cannot be read on.
+    #[error("{path}, line {line}: {what}")]
+    Sequences {
+        /// The file.
+        path: PathBuf,
+        /// From 1; 0 for the file as a whole.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
     /// Per-residue data of another length than the sequence.
     #[error("protein {id}: {what} has {got} values, expected {expected}")]
     Length {

@@ -36,6 +36,16 @@ pub fn q8_to_q3(q8: u8) -> u8 {
     }
 }
 
+/// The Q8 states that a residue may have, as a set with a bit per state, from what is known of it.
+pub fn q8_set(q8: u8, q3: u8) -> u32 {
+    let states = |of: &dyn Fn(u8) -> bool| (0..Q8.len() as u8).filter(|&s| of(s)).map(|s| 1 << s).sum();
+    match (usize::from(q8) < Q8.len(), usize::from(q3) < Q3.len()) {
+        (true, _) => 1 << q8,
+        (false, true) => states(&|state| q8_to_q3(state) == q3),
+        (false, false) => u32::MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +57,8 @@ mod tests {
         assert_eq!(q8_index(b'L'), q8_index(b'C'));
         assert_eq!(q8_index(b'Z'), None);
         assert_eq!(q8_to_q3(UNKNOWN), UNKNOWN);
+        assert_eq!(q8_set(3, 1), 0b1000);
+        assert_eq!([0, 1, 2].map(|q3| q8_set(UNKNOWN, q3)), [0b111, 0b1_1000, 0b1110_0000]);
+        assert_eq!(q8_set(UNKNOWN, UNKNOWN), u32::MAX);
     }
 }

@@ -13,6 +13,7 @@ mod protein;
 pub mod residue;
 mod rng;
 pub mod sampler;
+pub mod sequences;
 pub mod ss;
 pub mod table;
 pub mod tokenizer;

@@ -28,6 +28,9 @@ pub struct SsRecord {
     pub q8: Vec<u8>,
     /// Index in [`label::Q3`] per residue; as `q8`.
     pub q3: Vec<u8>,
+    /// What is known of the Q8 label of each residue, as a set with a bit per state: that state; where only Q3 is known,
+    /// the states of that class; all.
+    pub sets: Vec<u32>,
 }
 
 impl SsRecord {
@@ -59,6 +62,7 @@ impl SsRecord {
             cluster: protein.cluster.clone(),
             split: protein.split,
             sequence: protein.sequence.clone(),
+            sets: q8.iter().zip(&q3).map(|(&q8, &q3)| label::q8_set(q8, q3)).collect(),
             q8,
             q3,
         })
@@ -94,6 +98,8 @@ pub struct SsBatch {
     pub q8: Tensor,
     /// Q3 indices `[B, L]` u8; as `q8`.
     pub q3: Tensor,
+    /// Sets of Q8 states `[B, L]` u32, all of them at padding.
+    pub sets: Tensor,
     /// Lengths, width and mask.
     pub padding: Padding,
 }
@@ -119,6 +125,10 @@ impl SsBatch {
             tokens: padding.pad(tokens.iter().map(Vec::as_slice), 1, residue::PAD)?,
             q8: labels(|r| &r.q8)?,
             q3: labels(|r| &r.q3)?,
+            sets: {
+                let sets: Vec<Vec<u32>> = records.iter().map(|r| directed(&r.sets, reversed)).collect();
+                padding.pad(sets.iter().map(Vec::as_slice), 1, u32::MAX)?
+            },
             padding,
         })
     }
@@ -163,6 +173,8 @@ mod tests {
         let [w, m, k, t] = [b'W', b'M', b'K', b'T'].map(residue::token);
         assert_eq!(tokens, [[w, residue::PAD, residue::PAD], [t, k, m]]);
         assert_eq!(batch.q3.to_vec2::<u8>().unwrap(), [[2, 255, 255], [255, 2, 0]]);
+        let any = u32::MAX;
+        assert_eq!(batch.sets.to_vec2::<u32>().unwrap(), [[1 << 7, any, any], [any, 0b1110_0000, 1]]);
     }
 
     #[test]

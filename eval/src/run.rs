@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::llm::{Options, Record};
 use datasets::table::{DdgRow, GoRow, PpiRow, ProteinRow, Rows};
 use serde::{Deserialize, Serialize};
@@ -21,16 +21,24 @@ pub const TASKS: [&str; 5] = ["ss", "contact", "go", "ppi", "stability"];
 pub struct Config {
     /// Of [`TASKS`], in the order of the report.
     pub tasks: Vec<String>,
-    /// How the language models are asked.
-    pub asking: Asking,
+    /// How the language models are asked; needed by go, ppi and stability alone, as `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asking: Option<Asking>,
     /// What they are asked about.
-    pub data: Options,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Options>,
 }
 
 impl Config {
     /// # Errors
-    /// Names what is no task.
+    /// Names what is no task, or a number out of range.
     pub fn validate(&self) -> Result<()> {
+        let asks = self.tasks.iter().any(|task| ["go", "ppi", "stability"].contains(&task.as_str()));
+        ensure!(
+            !asks || (self.asking.is_some() && self.data.is_some()),
+            "eval: go, ppi and stability need the sections [eval.asking] and [eval.data]"
+        );
+        ensure!(self.asking.as_ref().is_none_or(|a| a.samples > 0), "eval: asking.samples must be positive");
         match self.tasks.iter().find(|task| !TASKS.contains(&task.as_str())) {
             Some(task) => bail!("eval: there is no task {task:?}; there are: {}", TASKS.join(", ")),
             None => Ok(()),
@@ -41,8 +49,8 @@ impl Config {
 /// The folders of what is judged.
 #[derive(Debug, Default)]
 pub struct Models {
-    /// Secondary structure.
-    pub ss: Option<PathBuf>,
+    /// Secondary structure; several are judged together, as one.
+    pub ss: Vec<PathBuf>,
     /// Contacts.
     pub contact: Option<PathBuf>,
     /// Language models by name, a later one beside the earlier: `sft`, `grpo`.
@@ -59,20 +67,18 @@ pub fn run(config: &Config, tables: &Path, models: &Models, runs: &[RunLog], out
     let mut results: Vec<Results> = vec![];
     let mut policies: Option<(Vec<(String, Policy)>, Corpus)> = None;
     for task in &config.tasks {
-        let folder = |model: &Option<PathBuf>| {
-            model.clone().with_context(|| {
-                format!("eval {task}: there is no model\nhint: train it, or give its folder")
-            })
-        };
+        let none = || format!("eval {task}: there is no model\nhint: train it, or give its folder");
         let found = match task.as_str() {
-            "ss" => ss::run(&folder(&models.ss)?, tables),
-            "contact" => contact::run(&folder(&models.contact)?, tables),
+            "ss" => models.ss.first().with_context(none).and_then(|_| ss::run(&models.ss, tables)),
+            "contact" => models.contact.as_ref().with_context(none).and_then(|m| contact::run(m, tables)),
             _ => {
+                let (asking, data) =
+                    config.asking.as_ref().zip(config.data.as_ref()).context("checked above")?;
                 if policies.is_none() {
-                    policies = Some((open(models)?, Corpus::read(tables, &config.data)?));
+                    policies = Some((open(models)?, Corpus::read(tables, data)?));
                 }
                 let (policies, corpus) = policies.as_ref().context("the policies were just opened")?;
-                answer(task, policies, corpus, &config.asking, tables)
+                answer(task, policies, corpus, asking, tables)
             }
         };
         results.extend(found.with_context(|| format!("evaluating {task}"))?);

@@ -1,85 +1,38 @@
-//! Secondary structure: a model folder on every labelled test set of a tables folder.
+//! Secondary structure: one model, or several together, on every labelled test set of a tables folder.
+
+mod decode;
+mod predict;
+pub mod write;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::IndexOp;
-use datasets::collate::Padding;
+use datasets::label;
 use datasets::ss::SsRecord;
 use datasets::table::{ProteinRow, Rows, Split, SsRow};
-use datasets::{label, residue};
-use models::Tape;
-use models::ss::BiLstmCrf;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use crate::baseline::ss::Majority;
 use crate::dataset::hashed;
+use crate::metric::calibration::{ece, reliability};
 use crate::metric::classification::{Confusion, harmonic_mean};
 use crate::report::{Chart, Dataset, Results, Row, Sample};
 use crate::{Comparison, Kind};
 
-/// Residues that are predicted together, padding included; no prediction depends on it.
-const BATCH_RESIDUES: usize = 1 << 14;
+pub use decode::{Decoder, Priors, Q3, Q8, smooth};
+pub use predict::{Posterior, Predictor, predict};
 
-/// What the model says of one chain, N to C.
+/// Bins of the reliability plot.
+const BINS: usize = 10;
+
+/// What is said of one chain, N to C.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prediction {
-    /// Index in [`label::Q8`] per residue: the best legal path of the CRF.
+    /// Index in [`label::Q8`] per residue.
     pub q8: Vec<u8>,
-    /// Index in [`label::Q3`] per residue: the Q3 head's best class.
+    /// Index in [`label::Q3`] per residue.
     pub q3: Vec<u8>,
-}
-
-/// Predicts sequences of any length, in their order. They are read in the direction that the model was trained in.
-///
-/// # Errors
-/// On an empty sequence.
-pub fn predict(model: &BiLstmCrf, sequences: &[&str]) -> Result<Vec<Prediction>> {
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&at| sequences[at].len());
-    let mut found: Vec<Option<Prediction>> = vec![None; sequences.len()];
-    let mut rest = &order[..];
-    while !rest.is_empty() {
-        let fits = |n: &usize| n * sequences[rest[n - 1]].len() <= BATCH_RESIDUES;
-        let n = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
-        let batch: Vec<&str> = rest[..n].iter().map(|&at| sequences[at]).collect();
-        for (&at, prediction) in rest.iter().zip(predict_batch(model, &batch)?) {
-            found[at] = Some(prediction);
-        }
-        rest = &rest[n..];
-    }
-    Ok(found.into_iter().flatten().collect())
-}
-
-fn predict_batch(model: &BiLstmCrf, sequences: &[&str]) -> Result<Vec<Prediction>> {
-    let reversed = model.config().reversed;
-    let padding = Padding::new(sequences.iter().map(|s| s.len()).collect())?;
-    let mut tokens: Vec<Vec<u32>> = sequences.iter().map(|s| residue::encode(s)).collect();
-    if reversed {
-        tokens.iter_mut().for_each(|row| row.reverse());
-    }
-    let tokens = padding.pad(tokens.iter().map(Vec::as_slice), 1, residue::PAD)?;
-    let lengths = padding.lengths();
-    let output = model.forward(&Tape::off(), &tokens, lengths, None)?;
-    let paths = model.viterbi(output.q8.value(), lengths)?;
-    let mut predictions = Vec::with_capacity(sequences.len());
-    for (row, mut q8) in paths.into_iter().enumerate() {
-        let logits = output.q3.value().i((row, ..lengths[row]))?.to_vec2::<f32>()?;
-        let mut q3: Vec<u8> = logits.iter().map(|logits| best(logits)).collect();
-        if reversed {
-            q8.reverse();
-            q3.reverse();
-        }
-        predictions.push(Prediction { q8, q3 });
-    }
-    Ok(predictions)
-}
-
-/// Index of the largest number, the first of equal ones.
-fn best(logits: &[f32]) -> u8 {
-    let larger = |best: usize, at: usize| if logits[at] > logits[best] { at } else { best };
-    (0..logits.len()).fold(0, larger) as u8
 }
 
 /// Counts of true and predicted states, of one chain or many. Residues without a label count nowhere.
@@ -143,13 +96,14 @@ pub fn score(records: &[SsRecord], predictions: &[Prediction]) -> Scores {
     Scores::sum(&each)
 }
 
-/// Evaluates the model in `model` on the test part of every source with labels: held-out clusters, and the published
-/// test sets with their masks.
+/// Evaluates the models in `folders`, together, on the test part of every source with labels: held-out clusters, and the
+/// published test sets with their masks.
 ///
 /// # Errors
-/// When the model or a table cannot be read, or nothing is held out.
-pub fn run(model: &Path, tables: &Path) -> Result<Vec<Results>> {
-    let loaded = BiLstmCrf::load(model).with_context(|| format!("loading the model {}", model.display()))?;
+/// When a model or a table cannot be read, or nothing is held out.
+pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
+    let predictor = Predictor::load(folders)?;
+    let priors = Priors::load(folders.first().context("no model to evaluate")?)?;
     let records = SsRecord::read(tables)?;
     let train: Vec<&SsRecord> = records.iter().filter(|r| r.split == Split::Train).collect();
     let of = |q: fn(&SsRecord) -> &[u8], n: usize| {
@@ -171,22 +125,20 @@ pub fn run(model: &Path, tables: &Path) -> Result<Vec<Results>> {
             n_used: records.len(),
             files: files.clone(),
         };
-        let config =
-            json!({ "model": model.file_name().map(|n| n.to_string_lossy()), "sizes": loaded.config() });
-        results.push(evaluate(&loaded, &records, &floors, dataset, config)?);
+        results.push(evaluate(&predictor, priors, &records, &floors, dataset)?);
     }
     Ok(results)
 }
 
 fn evaluate(
-    model: &BiLstmCrf,
+    predictor: &Predictor,
+    priors: Priors,
     records: &[&SsRecord],
     floors: &(Majority, Majority),
     dataset: Dataset,
-    config: Value,
 ) -> Result<Results> {
     let sequences: Vec<&str> = records.iter().map(|r| r.sequence.as_str()).collect();
-    let predictions = predict(model, &sequences)?;
+    let posteriors = predictor.predict(&sequences)?;
     let scores = |predictions: &[Prediction]| -> Vec<Scores> {
         records.iter().zip(predictions).map(|(r, p)| Scores::of(r, p)).collect()
     };
@@ -194,14 +146,30 @@ fn evaluate(
         let predict = |s: &&str| Prediction { q8: of(&floors.0, s), q3: of(&floors.1, s) };
         scores(&sequences.iter().map(predict).collect::<Vec<_>>())
     };
+    let accurate = Decoder::accurate(priors);
+    let predictions = accurate.all(&posteriors);
     let own = scores(&predictions);
     let constant = floor(&|majority, sequence| majority.constant(sequence.len()));
     let by_letter = floor(&|majority, sequence| majority.by_letter(sequence));
+    let with = |q8, q3| Decoder { q8, q3, priors }.all(&posteriors);
+    let smoothed = |p: Prediction| Prediction { q8: smooth(&p.q8), q3: smooth(&p.q3) };
+    let legal = with(Q8::Path, Q3::Map);
+    let decoders = [
+        ("smoothed", scores(&predictions.iter().cloned().map(smoothed).collect::<Vec<_>>())),
+        ("legal path", scores(&legal)),
+        ("legal path, smoothed", scores(&legal.iter().cloned().map(smoothed).collect::<Vec<_>>())),
+        ("prior-adjusted", scores(&with(Q8::Prior, Q3::Both))),
+        ("q3 by its head", scores(&with(Q8::Marginal, Q3::Head))),
+        ("q3 by sums", scores(&with(Q8::Marginal, Q3::Sums))),
+    ];
     let (truths, clusters) =
         (vec![(); records.len()], records.iter().map(|r| r.cluster.as_str()).collect::<Vec<_>>());
-    let comparison = Comparison::new(&truths, &clusters, &own)?
+    let mut comparison = Comparison::new(&truths, &clusters, &own)?
         .against("majority", Kind::Floor, &constant)?
         .against("majority by residue", Kind::Floor, &by_letter)?;
+    for (name, predictions) in &decoders {
+        comparison = comparison.against(name, Kind::Reference, predictions)?;
+    }
     let rows: Vec<Row> = METRICS
         .iter()
         .map(|(name, value)| {
@@ -209,6 +177,7 @@ fn evaluate(
         })
         .collect();
 
+    let (right, confidence) = calibration_pairs(records, &posteriors, accurate.q3);
     let total = Scores::sum(&own);
     let chart = |title: &str, letters: &[u8], matrix: &Confusion| Chart::Confusion {
         title: title.to_owned(),
@@ -220,11 +189,30 @@ fn evaluate(
         task: "ss".to_owned(),
         model: "bilstm-crf".to_owned(),
         dataset,
-        config,
+        config: json!({
+            "models": predictor.configs(),
+            "decoder": accurate,
+            "q3_ece": ece(&right, &confidence, BINS),
+        }),
         rows,
-        charts: vec![chart("Q8", label::Q8, &total.q8), chart("Q3", label::Q3, &total.q3)],
+        charts: vec![
+            chart("Q8", label::Q8, &total.q8),
+            chart("Q3", label::Q3, &total.q3),
+            Chart::Reliability { title: "Q3".to_owned(), bins: reliability(&right, &confidence, BINS) },
+        ],
         samples: samples.map(|(at, (record, (p, s)))| sample(at, record, p, s)).collect(),
     })
+}
+
+/// Of every labelled residue, whether its most probable class is right, and that probability.
+fn calibration_pairs(records: &[&SsRecord], posteriors: &[Posterior], q3: Q3) -> (Vec<bool>, Vec<f64>) {
+    let residues = records.iter().zip(posteriors).flat_map(|(r, p)| r.q3.iter().copied().zip(p.classes(q3)));
+    let known = residues.filter(|(truth, _)| usize::from(*truth) < label::Q3.len());
+    let pair = |(truth, classes): (u8, [f64; 3])| {
+        let top = classes.iter().copied().fold(0.0, f64::max);
+        (classes[usize::from(truth)] == top, top)
+    };
+    known.map(pair).unzip()
 }
 
 fn sample(at: usize, record: &SsRecord, prediction: &Prediction, scores: &Scores) -> Sample {

@@ -52,11 +52,13 @@ pub struct Config {
     pub max_new_tokens: usize,
     /// Of sampling; log-probabilities are taken at the same.
     pub temperature: f64,
-    /// Held-out questions of each task.
-    pub eval_per_task: usize,
-    /// Answers sampled to each held-out question.
+    /// Questions of each task of the valid part, asked on the way.
+    pub valid_per_task: usize,
+    /// Questions of each task of the test part, asked of the SFT policy and of the finished one.
+    pub test_per_task: usize,
+    /// Answers sampled to each of these questions.
     pub eval_samples: usize,
-    /// Steps between evaluations; the first and the last step are always evaluated.
+    /// Steps between measurements on the valid part; the first and the last step are always measured.
     pub eval_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
@@ -73,10 +75,10 @@ pub struct Config {
 impl Config {
     fn validate(&self) -> Result<()> {
         let sizes =
-            [self.questions, self.micro_batch, self.max_new_tokens, self.eval_per_task, self.eval_samples];
+            [self.questions, self.micro_batch, self.max_new_tokens, self.valid_per_task, self.test_per_task];
         let counts = [self.mini_batches, self.iterations, self.eval_every, self.save_every];
         ensure!(
-            sizes.iter().all(|&n| n > 0) && counts.iter().all(|&n| n > 0),
+            self.eval_samples > 0 && sizes.iter().all(|&n| n > 0) && counts.iter().all(|&n| n > 0),
             "grpo: sizes must be positive"
         );
         ensure!(self.group >= 2, "grpo: a group needs at least two answers, got group = {}", self.group);
@@ -96,8 +98,8 @@ impl Config {
     }
 }
 
-/// Trains the policy and leaves it in `OUT/model`; `OUT/heldout.json` compares it with the SFT policy and the floors
-/// on held-out questions, `OUT/completions/` holds what was sampled.
+/// Trains the policy and leaves it in `OUT/model`; `OUT/test.json` compares it with the SFT policy and the best constant
+/// answers on questions of the test part, `OUT/completions/` holds what was sampled.
 ///
 /// # Errors
 /// On impossible settings, missing tables or policy, a ratio that is not 1 on the first update, I/O.
@@ -111,7 +113,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let policy = Policy::load(&out.join(&config.policy))?;
     let reference = policy.trained_copy()?;
     let floors = rollout::Floors::new(&corpus, &questions, &reward)?;
-    let mut evaluation = Evaluation::new(config, &corpus, &reward, &policy)?;
+    let evaluation = |examples| Evaluation::new(examples, &corpus.ontology, &reward, &policy);
+    let valid = evaluation(corpus.valid(config.seed, config.valid_per_task, policy.path())?)?;
+    let test = evaluation(corpus.test(config.seed, config.test_per_task, policy.path())?)?;
 
     let (mut optimiser, schedule) = config.optim.build(policy.params(), config.steps)?;
     let mut guard = Guard::new(config.max_bad_steps);
@@ -119,9 +123,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
         policy.assign(&checkpoint.take("policy")?)?;
         optimiser.load(&checkpoint.take("optimiser")?)?;
-        let state: State = checkpoint.state()?;
-        guard.resume(state.skipped);
-        evaluation.resume(state.sft_rewards);
+        guard.resume(checkpoint.state()?);
         step = checkpoint.step;
         resumed_at = Some(step);
         if step % config.updates() != 0 {
@@ -132,16 +134,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     }
     let mut log = RunLog::open(out, config.steps, step)?;
     loop {
-        if step % config.eval_every == 0 || step == config.steps {
-            let items = evaluation.measure(config, &policy, step)?;
-            if resumed_at != Some(step) {
-                log.write(step, &items)?;
-            }
+        if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
+            log.write(step, &valid.log_items(&valid.rewards(config, &policy)?))?;
         }
         if step > 0 && (step % config.save_every == 0 || step == config.steps) {
             log.sync()?;
-            let state = State { skipped: guard.skipped(), sft_rewards: evaluation.sft_rewards().to_vec() };
-            let mut checkpoint = Checkpoint::new(step, &state)?
+            let mut checkpoint = Checkpoint::new(step, &guard.skipped())?
                 .with("policy", policy.trained()?)
                 .with("optimiser", optimiser.tensors()?);
             if step % config.updates() != 0
@@ -187,16 +185,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         buffer = Some(rollout);
     }
     log.finish()?;
-    evaluation.save(&out.join("heldout.json"))?;
+    let [sft, grpo] = [&reference, &policy].map(|policy| test.rewards(config, policy));
+    test.save(config.seed, &sft?, &grpo?, &out.join("test.json"))?;
     atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
-}
-
-/// What a checkpoint holds beside tensors.
-#[derive(Serialize, Deserialize)]
-struct State {
-    skipped: u64,
-    /// Of every held-out question, before the first step.
-    sft_rewards: Vec<f64>,
 }
 
 /// Gradients, loss and statistics of one mini-batch of the buffer.

@@ -89,19 +89,31 @@ impl Corpus {
         Questions { records, mixture, seed, stream }
     }
 
-    /// Held-out questions: at most `per_task` records of every task, the same in every stage with this seed.
+    /// Questions of the valid part, which settings may be chosen by: at most `per_task` records of every task, the same
+    /// in every stage with this seed.
     ///
     /// # Errors
-    /// When no record is held out.
-    pub fn held_out(&self, seed: u64, per_task: usize, path: ProteinPath) -> Result<Vec<Example>> {
-        let held_out: Vec<&Record> = self.records.valid.iter().chain(&self.records.test).collect();
-        let mut tasks: Vec<&str> = held_out.iter().map(|r| r.task.as_str()).collect();
+    /// When the part is empty.
+    pub fn valid(&self, seed: u64, per_task: usize, path: ProteinPath) -> Result<Vec<Example>> {
+        Self::held_out(&self.records.valid, seed, per_task, path).context("the valid part")
+    }
+
+    /// Questions of the test part, to judge what is finished.
+    ///
+    /// # Errors
+    /// When the part is empty.
+    pub fn test(&self, seed: u64, per_task: usize, path: ProteinPath) -> Result<Vec<Example>> {
+        Self::held_out(&self.records.test, seed, per_task, path).context("the test part")
+    }
+
+    fn held_out(part: &[Record], seed: u64, per_task: usize, path: ProteinPath) -> Result<Vec<Example>> {
+        let mut tasks: Vec<&str> = part.iter().map(|r| r.task.as_str()).collect();
         tasks.sort_unstable();
         tasks.dedup();
-        ensure!(!tasks.is_empty(), "no record of the tasks is held out\nhint: ingest more data");
+        ensure!(!tasks.is_empty(), "no record of the tasks lies here\nhint: ingest more data");
         let mut chosen = Vec::new();
         for task in tasks {
-            let mut own: Vec<&Record> = held_out.iter().copied().filter(|r| r.task == task).collect();
+            let mut own: Vec<&Record> = part.iter().filter(|r| r.task == task).collect();
             own.shuffle(&mut rng(seed, &format!("held-out/{task}"), 0));
             chosen.extend(own.into_iter().take(per_task));
         }
@@ -262,10 +274,13 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         tables(dir.path());
         let corpus = Corpus::read(dir.path(), &data(&["go", "plddt"])).unwrap();
-        let held_out = corpus.held_out(5, 3, ProteinPath::Encoder).unwrap();
-        assert_eq!(held_out.iter().filter(|e| e.task == "go").count(), 3);
-        assert_eq!(held_out.len(), 6);
-        assert!(held_out.iter().all(|e| e.cluster.as_str() >= "c16"));
-        assert_eq!(held_out, corpus.held_out(5, 3, ProteinPath::Encoder).unwrap());
+        let [valid, test] =
+            [Corpus::valid, Corpus::test].map(|part| part(&corpus, 5, 3, ProteinPath::Encoder).unwrap());
+        for (part, clusters) in [(&valid, "c16".."c20"), (&test, "c20".."c24")] {
+            assert_eq!(part.iter().filter(|e| e.task == "go").count(), 3);
+            assert_eq!(part.len(), 6);
+            assert!(part.iter().all(|e| clusters.contains(&e.cluster.as_str())));
+        }
+        assert_eq!(valid, corpus.valid(5, 3, ProteinPath::Encoder).unwrap());
     }
 }

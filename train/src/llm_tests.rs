@@ -92,7 +92,7 @@ fn sft_config(steps: u64) -> sft::Config {
         save_every: 2,
         max_bad_steps: 2,
         data: data(&TASKS),
-        alignment: sft::Alignment { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 },
+        alignment: Some(sft::Alignment { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 }),
         protein: ProteinConfig::Encoder {
             folder: "../encoder/model".into(),
             n_queries: 2,
@@ -126,7 +126,8 @@ fn grpo_config(steps: u64) -> grpo::Config {
         micro_batch: 4,
         max_new_tokens: 48,
         temperature: 1.0,
-        eval_per_task: 2,
+        valid_per_task: 2,
+        test_per_task: 2,
         eval_samples: 2,
         eval_every: 1,
         save_every: 1,
@@ -157,7 +158,7 @@ static RUN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 /// The files of a stage that must be the same however the run went.
 fn results(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut out = vec![];
-    for name in ["log.jsonl", "heldout.json"] {
+    for name in ["log.jsonl", "test.json"] {
         out.extend(fs_err::read(folder.join(name)).ok().map(|bytes| (name.to_owned(), bytes)));
     }
     for inside in ["model", "completions"].map(|name| folder.join(name)) {
@@ -237,7 +238,7 @@ fn logged(folder: &Path, name: &str) -> Vec<f64> {
 
 fn plddt_only(steps: u64) -> sft::Config {
     let mut config = sft_config(steps);
-    config.alignment.steps = 0;
+    config.alignment = None;
     (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], steps, steps);
     config
 }
@@ -245,18 +246,16 @@ fn plddt_only(steps: u64) -> sft::Config {
 #[test]
 fn the_first_steps_ask_the_tasks_of_the_alignment() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
-    let losses = |name: &str, steps: u64, tasks: &[&str]| {
-        let mut config = sft_config(2);
-        let tasks = tasks.iter().map(|t| t.to_string()).collect();
-        config.alignment = sft::Alignment { steps, tasks, share: 1.0 };
+    let first = |task: &str| Some(sft::Alignment { steps: 1, tasks: vec![task.to_owned()], share: 1.0 });
+    let losses = |name: &str, alignment: Option<sft::Alignment>| {
+        let config = sft::Config { alignment, ..sft_config(2) };
         sft::run(&config, &tables, &dir.join(name), false).unwrap();
         logged(&dir.join(name), "loss")
     };
     let [mixed, go, ppi] =
-        [losses("mixed", 0, &[]), losses("go-first", 1, &["go"]), losses("ppi-first", 1, &["ppi"])];
+        [losses("mixed", None), losses("go-first", first("go")), losses("ppi-first", first("ppi"))];
     assert!(mixed[0] != go[0] && go[0] != ppi[0] && mixed[0] != ppi[0], "{mixed:?} {go:?} {ppi:?}");
-    let mut config = sft_config(2);
-    config.alignment.tasks = vec!["disease".to_owned()];
+    let config = sft::Config { alignment: first("disease"), ..sft_config(2) };
     let error = sft::run(&config, &tables, &dir.join("unknown-first"), false).unwrap_err().to_string();
     assert!(error.contains("hint: name tasks of sft.data"), "{error}");
 }
@@ -289,14 +288,15 @@ fn grpo_raises_the_reward() {
     let mut config = grpo_config(16);
     config.policy = "../sft-plddt/model".into();
     (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], 16, 16);
-    (config.questions, config.group, config.eval_per_task, config.eval_samples) = (4, 6, 8, 4);
+    (config.questions, config.group, config.valid_per_task, config.test_per_task) = (4, 6, 8, 8);
+    config.eval_samples = 4;
     grpo::run(&config, &easy, &out, false).unwrap();
     let rewards = logged(&out, "valid/reward");
     assert!(rewards[1] > rewards[0] + 0.2, "{rewards:?}");
     let report: serde_json::Value =
-        serde_json::from_slice(&fs_err::read(out.join("heldout.json")).unwrap()).unwrap();
-    assert_eq!(report["sft"]["mean"].as_f64().unwrap(), rewards[0]);
-    assert_eq!(report["tasks"]["plddt"]["grpo"]["mean"].as_f64().unwrap(), rewards[1]);
+        serde_json::from_slice(&fs_err::read(out.join("test.json")).unwrap()).unwrap();
+    let mean = |policy: &str| report["tasks"]["plddt"][policy]["mean"].as_f64().unwrap();
+    assert!(mean("grpo") > mean("sft") + 0.2, "{report}");
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn every_protein_of_a_prompt_changes_the_answer() {
         let scores = policy.score(&Tape::off(), std::slice::from_ref(row), 1.0).unwrap();
         view::<f32>(scores.logprobs.value()).unwrap().to_vec()
     };
-    for example in corpus.held_out(1, 2, ProteinPath::Encoder).unwrap() {
+    for example in corpus.test(1, 2, ProteinPath::Encoder).unwrap() {
         assert!(truth(&example, &corpus.ontology).is_some());
         let row = policy.encode(&example).unwrap();
         let plain = logprobs(&row);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::guard::Guard;
-use crate::llm::{Corpus, DataConfig};
+use crate::llm::{Corpus, DataConfig, Questions};
 use crate::loss::llm::token_mean;
 use crate::optim::OptimConfig;
 use crate::run_log::RunLog;
@@ -35,7 +35,7 @@ pub struct Config {
     pub batch_size: usize,
     /// Micro-batches in a step.
     pub accumulation: usize,
-    /// Held-out questions of each task on which the loss is measured.
+    /// Questions of each task of the valid part on which the loss is measured.
     pub eval_per_task: usize,
     /// Steps between measurements.
     pub eval_every: u64,
@@ -45,8 +45,9 @@ pub struct Config {
     pub max_bad_steps: u64,
     /// Which questions.
     pub data: DataConfig,
-    /// Questions of the first steps.
-    pub alignment: Alignment,
+    /// Questions of the first steps; without it, they are those of all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<Alignment>,
     /// How proteins enter.
     pub protein: ProteinConfig,
     /// The adapter.
@@ -60,12 +61,30 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alignment {
-    /// Steps; 0 leaves alignment out.
+    /// How many of the stage's steps.
     pub steps: u64,
     /// Some of the tasks of `data`.
     pub tasks: Vec<String>,
     /// Share of the questions that are of these tasks; the rest is of all, so that none is unlearnt meanwhile.
     pub share: f64,
+}
+
+impl Alignment {
+    fn questions<'a>(&'a self, corpus: &'a Corpus, seed: u64) -> Result<(&'a Self, Questions<'a>)> {
+        ensure!((0.0..=1.0).contains(&self.share), "sft: alignment.share is a number from 0 to 1");
+        let questions = corpus.questions_of(&self.tasks, seed, "sft/alignment");
+        ensure!(
+            !questions.is_empty(),
+            "sft: no training record of the alignment tasks {:?}\nhint: name tasks of sft.data",
+            self.tasks
+        );
+        Ok((self, questions))
+    }
+
+    /// Whether question number `at`, of this step, is one of its own.
+    fn asks(&self, seed: u64, step: u64, at: u64) -> bool {
+        step < self.steps && datasets::rng(seed, "sft/share", at).random::<f64>() < self.share
+    }
 }
 
 /// Trains the adapter and the bridge and leaves them in `OUT/model`.
@@ -79,17 +98,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "sft/questions");
-    let first = corpus.questions_of(&config.alignment.tasks, config.seed, "sft/alignment");
-    ensure!((0.0..=1.0).contains(&config.alignment.share), "sft: alignment.share is a number from 0 to 1");
-    ensure!(
-        config.alignment.steps == 0 || !first.is_empty(),
-        "sft: no training record of the alignment tasks {:?}\nhint: name tasks of sft.data",
-        config.alignment.tasks
-    );
+    let alignment = config.alignment.as_ref().map(|alignment| alignment.questions(&corpus, config.seed));
+    let alignment = alignment.transpose()?;
     let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
     let (all, trained) = policy.params().counts();
     tracing::info!("policy of {all} weights, {trained} of them trained");
-    let held_out = corpus.held_out(config.seed, config.eval_per_task, policy.path())?;
+    let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
 
     let (mut optimiser, schedule) = config.optim.build(policy.params(), config.steps)?;
     let mut guard = Guard::new(config.max_bad_steps);
@@ -119,9 +133,10 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let per_step = (config.batch_size * config.accumulation) as u64;
         let rows = (step * per_step..(step + 1) * per_step)
             .map(|at| {
-                let aligned = step < config.alignment.steps
-                    && datasets::rng(config.seed, "sft/share", at).random::<f64>() < config.alignment.share;
-                let asked = if aligned { &first } else { &questions };
+                let asked = match &alignment {
+                    Some((alignment, first)) if alignment.asks(config.seed, step, at) => first,
+                    _ => &questions,
+                };
                 policy.encode(&asked.get(at, policy.path()))
             })
             .collect::<Result<Vec<Row>>>()?;

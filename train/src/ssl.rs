@@ -111,7 +111,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let model = Qwen3::new(config.model.resolve(&tokenizer), weights)?;
     let (n, _) = model.params().counts();
     tracing::info!("base model of {n} weights, {} tokens", tokenizer.vocab_size());
-    let held_out = corpus.held_out(config.seed, config.eval_per_task, ProteinPath::Letters)?;
+    let held_out = corpus.valid(config.seed, config.eval_per_task, ProteinPath::Letters)?;
     let held_out: Vec<Row> = held_out.iter().map(|e| text(&chat, &tokenizer, e)).collect::<Result<_>>()?;
 
     let (mut optimiser, schedule) = config.optim.build(model.params(), config.steps)?;

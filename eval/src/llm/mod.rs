@@ -11,7 +11,7 @@ pub use corpus::Corpus;
 pub use policy::{Policy, ProteinConfig, Tensors};
 pub use question::{Asking, Questions};
 
-use question::answers;
+use question::{answers, sampled};
 
 use datasets::llm::Example;
 use rewards::{Answer, Reason};

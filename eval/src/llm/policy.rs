@@ -71,7 +71,14 @@ pub struct Policy {
     base: PathBuf,
     encoder: Option<PathBuf>,
     /// What the encoder said of a protein, `[L, E]` flat.
-    encoded: Mutex<BTreeMap<Arc<str>, Vec<f32>>>,
+    encoded: Mutex<Encoded>,
+}
+
+/// Residue vectors by protein, and how many numbers they are.
+#[derive(Default)]
+struct Encoded {
+    proteins: BTreeMap<Arc<str>, Vec<f32>>,
+    n_numbers: usize,
 }
 
 impl Policy {
@@ -367,7 +374,8 @@ impl Policy {
     /// of a protein is kept, up to [`KEPT_BYTES`].
     fn residues(&self, batch: &LlmBatch) -> Result<Residues> {
         let mut known = self.encoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let new: Vec<&Arc<str>> = batch.proteins.iter().filter(|p| !known.contains_key(*p)).collect();
+        let new: Vec<&Arc<str>> =
+            batch.proteins.iter().filter(|p| !known.proteins.contains_key(*p)).collect();
         if !new.is_empty() {
             let ids: Vec<Vec<u32>> = new.iter().map(|p| encoder::encode(p)).collect();
             let padding = Padding::new(ids.iter().map(Vec::len).collect())?;
@@ -378,10 +386,12 @@ impl Policy {
             };
             let found = self.model.encode(&distinct)?.context("no protein to encode")?;
             for (at, (protein, &n)) in new.into_iter().zip(&found.lengths).enumerate() {
-                known.insert(protein.clone(), found.vectors.i((at, ..n))?.flatten_all()?.to_vec1()?);
+                let vectors: Vec<f32> = found.vectors.i((at, ..n))?.flatten_all()?.to_vec1()?;
+                known.n_numbers += vectors.len();
+                known.proteins.insert(protein.clone(), vectors);
             }
         }
-        let of = |slot: &Slot| &known[&batch.proteins[slot.protein]];
+        let of = |slot: &Slot| &known.proteins[&batch.proteins[slot.protein]];
         let lengths: Vec<usize> = batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
         let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.config().hidden_size);
         let padding = Padding::new(lengths.clone())?;
@@ -391,9 +401,8 @@ impl Policy {
             sites: batch.slots.iter().map(|slot| slot.site).collect(),
             rows: batch.slots.iter().map(|slot| slot.row).collect(),
         };
-        let bytes: usize = known.values().map(|vectors| 4 * vectors.len()).sum();
-        if bytes > KEPT_BYTES {
-            known.clear();
+        if known.n_numbers * size_of::<f32>() > KEPT_BYTES {
+            *known = Encoded::default();
         }
         Ok(residues)
     }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use datasets::llm::{Example, ProteinPath, Record};
 use datasets::rng;
+use models::llm::Completion;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub struct Asking {
     pub per_task: usize,
     /// Longest answer in tokens.
     pub max_new_tokens: usize,
+    /// Answers sampled to a question whose answer is a number; their mean is the prediction.
+    pub samples: usize,
 }
 
 /// The questions of one task: records of the test part, each in one wording, and the same with every sequence shuffled.
@@ -54,6 +57,18 @@ impl<'a> Questions<'a> {
     pub fn clusters(&self) -> Vec<&str> {
         self.records.iter().map(|record| record.cluster.as_str()).collect()
     }
+}
+
+/// `asking.samples` sampled answers to each question, decoded.
+///
+/// # Errors
+/// When a prompt cannot be encoded.
+pub(super) fn sampled(policy: &Policy, examples: &[Example], asking: &Asking) -> Result<Vec<Vec<String>>> {
+    let prompts = examples.iter().map(|example| policy.encode_prompt(example)).collect::<Result<Vec<_>>>()?;
+    let draw = |answer: usize| rng(asking.seed, "eval/samples", answer as u64);
+    let completions = policy.sample(&prompts, asking.samples, asking.max_new_tokens, 1.0, draw)?;
+    let decode = |group: &[Completion]| group.iter().map(|c| policy.decode(&c.tokens)).collect();
+    completions.chunks_exact(asking.samples).map(decode).collect()
 }
 
 /// The most probable answers, decoded.

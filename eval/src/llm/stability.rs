@@ -8,7 +8,7 @@ use rewards::{Answer, Task, answer};
 use serde_json::{Map, json};
 
 use super::go::unreadable;
-use super::{Asking, Corpus, Policy, Questions, answers, sample};
+use super::{Asking, Corpus, Policy, Questions, sample, sampled};
 use crate::baseline::stability::{Mutation, Substitutions};
 use crate::metric::correlation::{antisymmetry, mae, pearson, rmse, spearman};
 use crate::report::{Chart, Dataset, Results};
@@ -27,8 +27,9 @@ fn mutation(record: &Record) -> Option<Mutation> {
     }
 }
 
-/// Evaluates policies on the test mutations. An answer that cannot be read counts as the mean of training, so that
-/// silence is no advantage.
+/// Evaluates policies on the test mutations. The prediction is the mean of several sampled answers: the most probable
+/// answer is the commonest number, not the expected one. An answer that cannot be read counts as the mean of training,
+/// so that silence is no advantage.
 ///
 /// # Errors
 /// When a prompt cannot be encoded.
@@ -46,13 +47,14 @@ pub fn run(
         let questions = Questions::new(&corpus.records.test, "ddg", asking, policy.path());
         let asked: Vec<Mutation> = questions.records.iter().filter_map(|r| mutation(r)).collect();
         let truths: Vec<f64> = asked.iter().map(|m| m.2).collect();
-        let said = answers(policy, &questions.examples, asking)?;
+        let said = sampled(policy, &questions.examples, asking)?;
         let number = |text: &String| match answer::parse(Task::Ddg, text) {
             Ok(Answer::Ddg(kcal)) => f64::from(kcal),
             _ => substitutions.constant(),
         };
-        let own: Vec<f64> = said.iter().map(number).collect();
-        let blind: Vec<f64> = answers(policy, &questions.shuffled, asking)?.iter().map(number).collect();
+        let mean = |group: &Vec<String>| group.iter().map(number).sum::<f64>() / group.len() as f64;
+        let own: Vec<f64> = said.iter().map(mean).collect();
+        let blind: Vec<f64> = sampled(policy, &questions.shuffled, asking)?.iter().map(mean).collect();
         let floor = |predict: &dyn Fn(&Mutation) -> f64| asked.iter().map(predict).collect::<Vec<f64>>();
         let constant = floor(&|_| substitutions.constant());
         let matrix = floor(&|m| substitutions.matrix(m.0, m.1));
@@ -74,7 +76,7 @@ pub fn run(
         };
         let samples = questions.examples.iter().enumerate().map(|(at, example)| {
             let metrics = Map::from_iter([("abs_error".to_owned(), json!((own[at] - truths[at]).abs()))]);
-            sample(at, example, &said[at], answer::parse(Task::Ddg, &said[at]), metrics)
+            sample(at, example, &said[at].join("\n"), Ok(Answer::Ddg(own[at] as f32)), metrics)
         });
         let chart = Chart::Scatter {
             title: "ΔΔG".to_owned(),
@@ -87,7 +89,7 @@ pub fn run(
             dataset: Dataset { n_used: truths.len(), ..dataset.clone() },
             config: json!({
                 "asking": asking,
-                "unreadable": unreadable(&said, Task::Ddg),
+                "unreadable": unreadable(&said.concat(), Task::Ddg),
                 "antisymmetry": reversed(&questions, &own),
             }),
             samples: samples.collect(),

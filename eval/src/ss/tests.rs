@@ -1,5 +1,6 @@
+use datasets::residue;
 use models::Weights;
-use models::ss::BiLstmCrfConfig;
+use models::ss::{BiLstmCrf, BiLstmCrfConfig};
 
 use super::*;
 
@@ -12,6 +13,7 @@ fn model(reversed: bool) -> BiLstmCrf {
         hidden: 5,
         projection: 11,
         dropout: 0.3,
+        min_runs: [4, 3, 5, 2, 1, 1, 1, 1],
         forbidden: vec![],
         reversed,
     };
@@ -26,16 +28,39 @@ fn sequence(i: usize) -> String {
 fn a_prediction_depends_on_neither_its_neighbours_nor_the_direction_of_the_text() {
     let sequences: Vec<String> = (0..23).map(sequence).collect();
     let texts: Vec<&str> = sequences.iter().map(String::as_str).collect();
-    let all = predict(&model(false), &texts).unwrap();
+    let alone = |reversed: bool, texts: &[&str]| predict(&[&model(reversed)], texts);
+    let all = alone(false, &texts).unwrap();
     for (text, found) in texts.iter().zip(&all) {
-        assert_eq!((found.q8.len(), found.q3.len()), (text.len(), text.len()));
-        assert_eq!(&predict(&model(false), &[text]).unwrap()[0], found);
+        assert_eq!([found.q8.len(), found.q3.len(), found.path.len()], [text.len(); 3]);
+        assert_eq!(&alone(false, &[text]).unwrap()[0], found);
         let backwards: String = text.chars().rev().collect();
-        let turned = predict(&model(true), &[&backwards]).unwrap().remove(0);
+        let turned = alone(true, &[&backwards]).unwrap().remove(0);
         assert!(turned.q8.iter().rev().eq(&found.q8) && turned.q3.iter().rev().eq(&found.q3));
+        assert!(turned.path.iter().rev().eq(&found.path));
     }
-    assert!(predict(&model(false), &[]).unwrap().is_empty());
-    assert!(predict(&model(false), &[""]).is_err());
+    assert!(alone(false, &[]).unwrap().is_empty());
+    assert!(alone(false, &[""]).is_err());
+}
+
+#[test]
+fn several_models_predict_their_mean_and_a_legal_path() {
+    let (one, other) = (model(false), {
+        let config = model(false).config().clone();
+        BiLstmCrf::new(config, Weights::random(|name| datasets::rng(4, name, 0))).unwrap()
+    });
+    let text = sequence(11);
+    let both = predict(&[&one, &other], &[&text]).unwrap().remove(0);
+    let each = [&one, &other].map(|m| predict(&[m], &[&text]).unwrap().remove(0));
+    for (at, mean) in both.q8.as_flattened().iter().enumerate() {
+        let [a, b] = [0, 1].map(|m| each[m].q8.as_flattened()[at]);
+        assert!((mean - (a + b) / 2.0).abs() < 1e-6);
+    }
+    let sets: Vec<u32> = both.path.iter().map(|&state| 1 << state).collect();
+    assert!(one.lattice().admits(&sets), "{:?}", both.path);
+    let turned = BiLstmCrfConfig { reversed: true, ..one.config().clone() };
+    let turned = BiLstmCrf::new(turned, Weights::random(|name| datasets::rng(4, name, 0))).unwrap();
+    assert!(Predictor::new(vec![one, turned]).is_err());
+    assert!(Predictor::new(vec![]).is_err());
 }
 
 #[test]
@@ -67,15 +92,16 @@ fn every_test_source_is_reported_beside_its_floors() {
     ProteinRow::write(dir.path(), &proteins).unwrap();
     SsRow::write(dir.path(), &rows).unwrap();
     model(false).save(&dir.path().join("model")).unwrap();
+    Priors { shares: [0.125; 8], tau: 0.5 }.save(&dir.path().join("model")).unwrap();
 
-    let results = run(&dir.path().join("model"), dir.path()).unwrap();
+    let results = run(&[dir.path().join("model")], dir.path()).unwrap();
     let names: Vec<&str> = results.iter().map(|r| r.dataset.name.as_str()).collect();
     assert_eq!(names, ["cb513", "pisces"]);
     for result in &results {
         // Accuracy counted again from the letters of the samples.
         let (mut right, mut total) = (0, 0);
         for sample in &result.samples {
-            let text = |v: &Value| v["q3"].as_str().unwrap().to_owned();
+            let text = |v: &serde_json::Value| v["q3"].as_str().unwrap().to_owned();
             for (truth, said) in text(&sample.target).chars().zip(text(&sample.resps).chars()) {
                 total += u32::from(truth != '?');
                 right += u32::from(truth == said);
@@ -84,10 +110,10 @@ fn every_test_source_is_reported_beside_its_floors() {
         }
         let row = &result.rows[0];
         assert_eq!((row.metric.as_str(), row.value), ("q3_acc", Some(f64::from(right) / f64::from(total))));
-        assert_eq!(row.baselines.len(), 2);
+        assert_eq!(row.baselines.len(), 8);
         assert!(row.baselines.iter().all(|b| b.value.is_some() && b.gain.is_some()));
         assert_eq!(result.dataset.files.len(), 2);
     }
-    let error = format!("{:#}", run(&dir.path().join("none"), dir.path()).unwrap_err());
+    let error = format!("{:#}", run(&[dir.path().join("none")], dir.path()).unwrap_err());
     assert!(error.contains("none"), "{error}");
 }

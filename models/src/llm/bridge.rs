@@ -75,11 +75,14 @@ impl Bridge {
     /// knows, where an untrained row may be anything.
     ///
     /// # Errors
-    /// When the heads do not divide the encoder's width; lists everything that a checkpoint lacks or has beyond the model.
+    /// When the heads do not divide the encoder's width or the queries are too few; lists everything that a checkpoint lacks or has beyond the model.
     pub fn new(config: Config, weights: Weights, embedding: &Tensor) -> Result<Self> {
         let (width, out) = (config.encoder_size, config.llm_size);
         if config.n_heads == 0 || !width.is_multiple_of(config.n_heads) || config.n_queries == 0 {
             bail!("bridge: {} queries, {} heads for a width of {width}", config.n_queries, config.n_heads);
+        }
+        if config.n_queries < usize::from(config.mean) + usize::from(config.site) {
+            bail!("bridge: mean and site each take a vector, n_queries = {}", config.n_queries);
         }
         if embedding.dim(1)? != out {
             bail!("bridge to width {out}, the language model has {}", embedding.dim(1)?);

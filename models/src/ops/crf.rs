@@ -1,18 +1,21 @@
-//! Linear-chain conditional random field: loss, marginals, best path (Lafferty, McCallum & Pereira 2001).
+//! Linear-chain conditional random field: loss, marginals, best paths (Lafferty, McCallum & Pereira 2001).
 //!
-//! The score of a path is `start[y₁] + Σ e[t, y_t] + Σ transitions[y_{t−1}, y_t] + end[y_L]`. The sums over paths run on
-//! probabilities that are scaled to 1 at every position (no logarithm inside the recursion), in f64, so that emissions
-//! may lie 700 nats apart. Residues without a label cost nothing: the loss is `log Z(all paths) − log Z(paths that agree
-//! with the known labels)`, and its gradient the difference of the two expectations. Forbidden steps are zeros, exactly.
+//! The score of a path of states y with labels c(y) is `start[y₁] + Σ e[t, c(y_t)] + Σ transitions[y_{t−1}, y_t] +
+//! end[y_L]`, for the paths that the [`Lattice`] has. The sums over paths run on probabilities that are scaled to 1 at
+//! every position (no logarithm inside the recursion), in f64, so that emissions may lie 700 nats apart. What is known of
+//! a residue is a set of labels (one; those of a coarser class; all): the loss is `log Z(all paths) − log Z(paths that
+//! agree with the sets)`, and its gradient the difference of the two expectations. Steps that the lattice lacks are
+//! zeros, exactly.
 
 use candle_core::{Result, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
+use crate::ops::lattice::{ANY, Lattice};
 use crate::tape::{Tape, Var};
 use crate::view::{Real, tensor, view};
 
-/// The weights of a CRF over K states.
+/// The weights of a CRF over the K states of a lattice. Those of steps that the lattice lacks are never read.
 #[derive(Clone, Debug)]
 pub struct CrfWeights {
     /// Score of going from state i to state j, `[K, K]`.
@@ -23,83 +26,105 @@ pub struct CrfWeights {
     pub end: Var,
 }
 
-/// Pairs of states (from, to) that never follow each other.
-pub type Forbidden = [(usize, usize)];
-
-/// Mean negative log-likelihood per labelled residue.
+/// Mean negative log-likelihood per residue of which anything is known.
 ///
 /// # Shapes
-/// `emissions`: `[B, L, K]`, `labels`: `[B, L]` u8 with K or more for unknown, `lengths`: B numbers ≤ L → scalar (0 when no
-/// residue is labelled)
+/// `emissions`: `[B, L, C]` over C labels, `sets`: `[B, L]` u32 with bit c set where the residue may have label c,
+/// `lengths`: B numbers ≤ L → scalar (0 when nothing is known)
 ///
 /// # Errors
-/// On shapes that do not fit, and when the labels of a row follow no path that `forbidden` leaves.
+/// On shapes that do not fit, and when no path of the lattice agrees with the sets of a row.
 pub fn crf_loss(
     tape: &Tape,
     emissions: &Var,
     weights: &CrfWeights,
-    forbidden: &Forbidden,
-    labels: &Tensor,
+    lattice: &Lattice,
+    sets: &Tensor,
     lengths: &[usize],
 ) -> Result<Var> {
-    dispatch!(emissions.value().dtype(), T => loss::<T>(tape, emissions, weights, forbidden, labels, lengths))
+    dispatch!(emissions.value().dtype(), T => loss::<T>(tape, emissions, weights, lattice, sets, lengths))
 }
 
-/// Probability of every state at every residue.
+/// Probability of every label at every residue.
 ///
 /// # Shapes
-/// `emissions`: `[B, L, K]` → `[B, L, K]`, rows sum to 1, zeros at padding
+/// `emissions`: `[B, L, C]` → `[B, L, C]`, rows sum to 1, zeros at padding
 ///
 /// # Errors
-/// On shapes that do not fit, and when `forbidden` leaves no path.
+/// On shapes that do not fit, and when the lattice has no path of that length.
 pub fn crf_marginals(
     emissions: &Tensor,
     weights: &CrfWeights,
-    forbidden: &Forbidden,
+    lattice: &Lattice,
     lengths: &[usize],
 ) -> Result<Tensor> {
-    let chain = Chain::new(emissions, weights, forbidden, lengths)?;
-    let (b, l, k) = emissions.dims3()?;
+    let chain = Chain::new(emissions, weights, lattice, lengths)?;
+    let (b, l, c) = emissions.dims3()?;
     let all = rows(emissions)?;
     let found: Vec<Expected> = lengths
         .par_iter()
-        .zip(all.par_chunks(l * k))
+        .zip(all.par_chunks(l * c))
         .map(|(&n, row)| {
-            let mut found = Expected::new(n, k);
-            chain.log_z(&row[..n * k], |_, _| true, Some((&mut found, 1.0)))?;
+            let mut found = Expected::new(n, &chain);
+            chain.log_z(&row[..n * c], |_, _| true, Some((&mut found, 1.0)))?;
             Some(found)
         })
         .collect::<Option<_>>()
         .ok_or_else(no_path)?;
-    let mut marginals = vec![0.0; b * l * k];
-    for (to, from) in marginals.chunks_exact_mut(l * k).zip(&found) {
+    let mut marginals = vec![0.0; b * l * c];
+    for (to, from) in marginals.chunks_exact_mut(l * c).zip(&found) {
         to[..from.emissions.len()].copy_from_slice(&from.emissions);
     }
-    tensor(marginals, (b, l, k))?.to_dtype(emissions.dtype())
+    tensor(marginals, (b, l, c))?.to_dtype(emissions.dtype())
 }
 
-/// The best path of every row (Viterbi; ties go to the lower state).
+/// The labels of every row's best path (Viterbi; ties go to the lower state).
 ///
 /// # Shapes
-/// `emissions`: `[B, L, K]` → B paths, each as long as its row
+/// `emissions`: `[B, L, C]` → B label sequences, each as long as its row
 ///
 /// # Errors
-/// On shapes that do not fit, and when `forbidden` leaves no path.
+/// As [`crf_marginals`].
 pub fn crf_viterbi(
     emissions: &Tensor,
     weights: &CrfWeights,
-    forbidden: &Forbidden,
+    lattice: &Lattice,
     lengths: &[usize],
 ) -> Result<Vec<Vec<u8>>> {
-    let chain = Chain::new(emissions, weights, forbidden, lengths)?;
-    let (_, l, k) = emissions.dims3()?;
+    let chain = Chain::new(emissions, weights, lattice, lengths)?;
+    let (_, l, c) = emissions.dims3()?;
     let all = rows(emissions)?;
-    let paths = lengths.par_iter().zip(all.par_chunks(l * k)).map(|(&n, row)| chain.best_path(&row[..n * k]));
+    let paths = lengths.par_iter().zip(all.par_chunks(l * c)).map(|(&n, row)| chain.best_path(&row[..n * c]));
     paths.collect::<Option<_>>().ok_or_else(no_path)
 }
 
+/// Labels and score of every row's `n_best` best paths, best first; fewer where the lattice has fewer.
+///
+/// # Shapes
+/// `emissions`: `[B, L, C]` → B lists
+///
+/// # Errors
+/// As [`crf_marginals`].
+pub fn crf_best_paths(
+    emissions: &Tensor,
+    weights: &CrfWeights,
+    lattice: &Lattice,
+    lengths: &[usize],
+    n_best: usize,
+) -> Result<Vec<Vec<(Vec<u8>, f64)>>> {
+    let chain = Chain::new(emissions, weights, lattice, lengths)?;
+    let (_, l, c) = emissions.dims3()?;
+    let all = rows(emissions)?;
+    let paths = lengths.par_iter().zip(all.par_chunks(l * c));
+    let found: Vec<_> = paths.map(|(&n, row)| chain.best_paths(&row[..n * c], n_best)).collect();
+    if n_best > 0 && found.iter().any(Vec::is_empty) {
+        return Err(no_path());
+    }
+    Ok(found)
+}
+
 fn no_path() -> candle_core::Error {
-    candle_core::Error::Msg("crf: the forbidden steps leave no path".into())
+    candle_core::Error::Msg("crf: the lattice has no path of this length".into())
 }
 
 /// Emissions as f64, whatever they are.
@@ -112,7 +137,10 @@ fn rows(emissions: &Tensor) -> Result<Vec<f64>> {
 /// Weights in the form in which the recursions read them.
 struct Chain {
     k: usize,
-    /// Scores; −∞ where forbidden.
+    n_labels: usize,
+    /// Label of each state.
+    labels: Vec<usize>,
+    /// Scores; −∞ where the lattice has no step.
     transitions: Vec<f64>,
     start: Vec<f64>,
     end: Vec<f64>,
@@ -130,29 +158,28 @@ struct Expected {
 }
 
 impl Expected {
-    fn new(n: usize, k: usize) -> Self {
+    fn new(n: usize, chain: &Chain) -> Self {
         Self {
-            emissions: vec![0.0; n * k],
-            transitions: vec![0.0; k * k],
-            start: vec![0.0; k],
-            end: vec![0.0; k],
+            emissions: vec![0.0; n * chain.n_labels],
+            transitions: vec![0.0; chain.k * chain.k],
+            start: vec![0.0; chain.k],
+            end: vec![0.0; chain.k],
         }
     }
 }
 
 impl Chain {
-    fn new(
-        emissions: &Tensor,
-        weights: &CrfWeights,
-        forbidden: &Forbidden,
-        lengths: &[usize],
-    ) -> Result<Self> {
-        let (b, l, k) = emissions.dims3()?;
+    fn new(emissions: &Tensor, weights: &CrfWeights, lattice: &Lattice, lengths: &[usize]) -> Result<Self> {
+        let (b, l, c) = emissions.dims3()?;
+        let k = lattice.n_states();
         let (transitions, start, end) =
             (weights.transitions.value(), weights.start.value(), weights.end.value());
-        if transitions.dims() != [k, k] || start.dims() != [k] || end.dims() != [k] || k > 255 {
+        if c != lattice.n_labels() || transitions.dims() != [k, k] || start.dims() != [k] || end.dims() != [k]
+        {
             bail!(
-                "crf: {k} states (at most 255), transitions {:?}, start {:?}, end {:?}",
+                "crf: a lattice of {} labels and {k} states, emissions {:?}, transitions {:?}, start {:?}, end {:?}",
+                lattice.n_labels(),
+                emissions.dims(),
                 transitions.dims(),
                 start.dims(),
                 end.dims()
@@ -161,17 +188,26 @@ impl Chain {
         if lengths.len() != b || lengths.iter().any(|&n| n > l) {
             bail!("crf: a batch [{b}, {l}] with lengths {lengths:?}");
         }
-        if let Some(pair) = forbidden.iter().find(|p| p.0 >= k || p.1 >= k) {
-            bail!("crf: forbidden step {pair:?}, the states are 0..{k}");
-        }
-        let mut transitions = rows(transitions)?;
-        forbidden.iter().for_each(|&(from, to)| transitions[from * k + to] = f64::NEG_INFINITY);
+        let only = |scores: Vec<f64>, allowed: &dyn Fn(usize) -> bool| -> Vec<f64> {
+            let score = |(at, score)| if allowed(at) { score } else { f64::NEG_INFINITY };
+            scores.into_iter().enumerate().map(score).collect()
+        };
+        let transitions = only(rows(transitions)?, &|at| lattice.may_step(at / k, at % k));
         let factors: Vec<f64> = transitions.iter().map(|s| s.exp()).collect();
         let factors_t = (0..k * k).map(|at| factors[at % k * k + at / k]).collect();
-        Ok(Self { k, transitions, start: rows(start)?, end: rows(end)?, factors, factors_t })
+        Ok(Self {
+            k,
+            n_labels: c,
+            labels: (0..k).map(|state| lattice.label(state)).collect(),
+            start: only(rows(start)?, &|state| lattice.may_start(state)),
+            end: only(rows(end)?, &|state| lattice.may_end(state)),
+            transitions,
+            factors,
+            factors_t,
+        })
     }
 
-    /// log of the sum of e^score over the paths whose every state `agrees(position, state)`; adds `sign` times the
+    /// log of the sum of e^score over the paths whose every label `agrees(position, label)`; adds `sign` times the
     /// expected counts of those paths. `None` if there is no such path.
     fn log_z(
         &self,
@@ -179,30 +215,33 @@ impl Chain {
         agrees: impl Fn(usize, usize) -> bool,
         expected: Option<(&mut Expected, f64)>,
     ) -> Option<f64> {
-        let k = self.k;
+        let (k, width) = (self.k, self.n_labels);
         if emissions.is_empty() {
             return Some(0.0);
         }
-        // x[t, j] = e^(e[t, j] − max), f[t, j] = P(y_t = j | x_1..t), c[t] = what f was divided by
-        let n = emissions.len() / k;
-        let (mut x, mut f) = (vec![0.0; n * k], vec![0.0; n * k]);
-        let mut c = vec![0.0; n];
+        // x[t, c] = e^(e[t, c] − max), f[t, j] = P(y_t = j | x_1..t), scale[t] = what f was divided by
+        let n = emissions.len() / width;
+        let (mut x, mut f) = (vec![0.0; n * width], vec![0.0; n * k]);
+        let mut scale = vec![0.0; n];
         let mut log_z = 0.0;
         for t in 0..n {
-            let (scores, x) = (&emissions[t * k..][..k], &mut x[t * k..][..k]);
-            let agreeing = (0..k).filter(|&j| agrees(t, j));
-            let top = agreeing.clone().map(|j| scores[j]).fold(f64::NEG_INFINITY, f64::max);
-            agreeing.for_each(|j| x[j] = (scores[j] - top).exp());
+            let (scores, x) = (&emissions[t * width..][..width], &mut x[t * width..][..width]);
+            let agreeing = (0..width).filter(|&c| agrees(t, c));
+            let top = agreeing.clone().map(|c| scores[c]).fold(f64::NEG_INFINITY, f64::max);
+            agreeing.for_each(|c| x[c] = (scores[c] - top).exp());
             let (old, now) = f.split_at_mut(t * k);
             let now = &mut now[..k];
             match t {
                 0 => now.iter_mut().zip(&self.start).for_each(|(v, s)| *v = s.exp()),
                 _ => product(now, &old[(t - 1) * k..], &self.factors),
             }
-            now.iter_mut().zip(x.iter()).for_each(|(v, x)| *v *= x);
-            c[t] = now.iter().sum();
-            now.iter_mut().for_each(|v| *v /= c[t]);
-            log_z += top + f64::ln(c[t]);
+            now.iter_mut().zip(&self.labels).for_each(|(v, &c)| *v *= x[c]);
+            scale[t] = now.iter().sum();
+            if scale[t] == 0.0 {
+                return None;
+            }
+            now.iter_mut().for_each(|v| *v /= scale[t]);
+            log_z += top + f64::ln(scale[t]);
         }
         let last = &f[(n - 1) * k..];
         let ends: f64 = last.iter().zip(&self.end).map(|(f, s)| f * s.exp()).sum();
@@ -211,22 +250,23 @@ impl Chain {
             return None;
         }
         if let Some((expected, sign)) = expected {
-            self.expect(&x, &f, &c, ends, expected, sign);
+            self.expect(&x, &f, &scale, ends, expected, sign);
         }
         Some(log_z)
     }
 
-    /// The way back: b[t, i] is scaled so that `f ⊙ b` are the marginals.
-    fn expect(&self, x: &[f64], f: &[f64], c: &[f64], ends: f64, expected: &mut Expected, sign: f64) {
-        let (k, n) = (self.k, c.len());
+    /// The way back: b[t, i] is scaled so that `f ⊙ b` are the marginals of states.
+    fn expect(&self, x: &[f64], f: &[f64], scale: &[f64], ends: f64, expected: &mut Expected, sign: f64) {
+        let (k, width, n) = (self.k, self.n_labels, scale.len());
         let mut b: Vec<f64> = self.end.iter().map(|s| s.exp() / ends).collect();
         let mut pairs = vec![0.0; k * k];
         let mut reached = vec![0.0; k];
         for t in (0..n).rev() {
             let f_now = &f[t * k..][..k];
-            for (j, out) in expected.emissions[t * k..][..k].iter_mut().enumerate() {
+            let out = &mut expected.emissions[t * width..][..width];
+            for j in 0..k {
                 let marginal = sign * f_now[j] * b[j];
-                *out += marginal;
+                out[self.labels[j]] += marginal;
                 if t == 0 {
                     expected.start[j] += marginal;
                 }
@@ -236,7 +276,7 @@ impl Chain {
             }
             if t > 0 {
                 for j in 0..k {
-                    reached[j] = x[t * k + j] * b[j] / c[t];
+                    reached[j] = x[t * width + self.labels[j]] * b[j] / scale[t];
                 }
                 // P(y_{t−1} = i, y_t = j) = f[t−1, i] · e^transition · reached[j]; the factor is put in at the end.
                 for (pairs, &f) in pairs.chunks_exact_mut(k).zip(&f[(t - 1) * k..]) {
@@ -254,14 +294,16 @@ impl Chain {
 
     /// Viterbi in max-plus with back-pointers. `None` if there is no path.
     fn best_path(&self, emissions: &[f64]) -> Option<Vec<u8>> {
-        let k = self.k;
+        let (k, width) = (self.k, self.n_labels);
         if emissions.is_empty() {
             return Some(vec![]);
         }
-        let mut best: Vec<f64> = self.start.iter().zip(emissions).map(|(s, e)| s + e).collect();
-        let mut from = vec![0u8; emissions.len()];
+        let n = emissions.len() / width;
+        let mut best: Vec<f64> =
+            self.start.iter().zip(&self.labels).map(|(s, &c)| s + emissions[c]).collect();
+        let mut from = vec![0u8; n * k];
         let mut next = vec![0.0; k];
-        for (t, scores) in emissions.chunks_exact(k).enumerate().skip(1) {
+        for (t, scores) in emissions.chunks_exact(width).enumerate().skip(1) {
             next.fill(f64::NEG_INFINITY);
             let from = &mut from[t * k..][..k];
             for (i, (&before, steps)) in best.iter().zip(self.transitions.chunks_exact(k)).enumerate() {
@@ -272,7 +314,9 @@ impl Chain {
                     }
                 }
             }
-            best.iter_mut().zip(&next).zip(scores).for_each(|((b, n), e)| *b = n + e);
+            for (j, b) in best.iter_mut().enumerate() {
+                *b = next[j] + scores[self.labels[j]];
+            }
         }
         best.iter_mut().zip(&self.end).for_each(|(b, s)| *b += s);
         let (mut state, score) = best
@@ -282,12 +326,54 @@ impl Chain {
         if score == f64::NEG_INFINITY {
             return None;
         }
-        let mut path = vec![0; emissions.len() / k];
+        let mut path = vec![0; n];
         for (t, out) in path.iter_mut().enumerate().rev() {
-            *out = state as u8;
+            *out = self.labels[state] as u8;
             state = from[t * k + state] as usize;
         }
         Some(path)
+    }
+
+    /// The same for the `n_best` best: every state keeps as many ways to it, each with where it came from (state, rank).
+    fn best_paths(&self, emissions: &[f64], n_best: usize) -> Vec<(Vec<u8>, f64)> {
+        type Way = (f64, usize, usize);
+        let (k, width) = (self.k, self.n_labels);
+        if emissions.is_empty() || n_best == 0 {
+            return vec![(vec![], 0.0); n_best.min(1)];
+        }
+        let keep = |mut ways: Vec<Way>| {
+            ways.retain(|way| way.0 > f64::NEG_INFINITY);
+            ways.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+            ways.truncate(n_best);
+            ways
+        };
+        let mut ways: Vec<Vec<Vec<Way>>> =
+            vec![(0..k).map(|j| keep(vec![(self.start[j] + emissions[self.labels[j]], 0, 0)])).collect()];
+        for scores in emissions.chunks_exact(width).skip(1) {
+            let before = &ways[ways.len() - 1];
+            let to = |j: usize| {
+                let step = |(i, from): (usize, &Vec<Way>)| -> Vec<Way> {
+                    let score = self.transitions[i * k + j] + scores[self.labels[j]];
+                    from.iter().enumerate().map(|(rank, way)| (way.0 + score, i, rank)).collect()
+                };
+                keep(before.iter().enumerate().flat_map(step).collect())
+            };
+            ways.push((0..k).map(to).collect());
+        }
+        let last = &ways[ways.len() - 1];
+        let end = |(j, from): (usize, &Vec<Way>)| -> Vec<Way> {
+            from.iter().enumerate().map(|(rank, way)| (way.0 + self.end[j], j, rank)).collect()
+        };
+        let ends = keep(last.iter().enumerate().flat_map(end).collect());
+        let back = |(score, mut state, mut rank): Way| {
+            let mut path = vec![0; ways.len()];
+            for (out, ways) in path.iter_mut().zip(&ways).rev() {
+                *out = self.labels[state] as u8;
+                (_, state, rank) = ways[state][rank];
+            }
+            (path, score)
+        };
+        ends.into_iter().map(back).collect()
     }
 }
 
@@ -305,36 +391,37 @@ fn loss<T: Real>(
     tape: &Tape,
     emissions: &Var,
     weights: &CrfWeights,
-    forbidden: &Forbidden,
-    labels: &Tensor,
+    lattice: &Lattice,
+    sets: &Tensor,
     lengths: &[usize],
 ) -> Result<Var> {
-    let chain = Chain::new(emissions.value(), weights, forbidden, lengths)?;
-    let (b, l, k) = emissions.value().dims3()?;
-    if labels.dims() != [b, l] {
-        bail!("crf: emissions [{b}, {l}, {k}], labels {:?}", labels.dims());
+    let chain = Chain::new(emissions.value(), weights, lattice, lengths)?;
+    let (b, l, c) = emissions.value().dims3()?;
+    if sets.dims() != [b, l] {
+        bail!("crf: emissions [{b}, {l}, {c}], sets {:?}", sets.dims());
     }
-    let labels = labels.contiguous()?;
-    let labels = view::<u8>(&labels)?;
-    let labels: &[u8] = &labels;
+    let sets = sets.contiguous()?;
+    let sets = view::<u32>(&sets)?;
+    let sets: &[u32] = &sets;
     let all = rows(emissions.value())?;
     let parents = [emissions, &weights.transitions, &weights.start, &weights.end];
     let wants_grad = tape.is_on() && parents.iter().any(|v| v.needs_grad());
-    let known = |row: usize| labels[row * l..][..lengths[row]].iter().filter(|&&y| (y as usize) < k).count();
-    let labelled: usize = (0..b).map(known).sum();
-    let scale = 1.0 / labelled.max(1) as f64;
+    let any = ANY >> (32 - c);
+    let known = |row: usize| sets[row * l..][..lengths[row]].iter().filter(|&&set| set & any != any).count();
+    let n_known: usize = (0..b).map(known).sum();
+    let scale = 1.0 / n_known.max(1) as f64;
 
     let found: Vec<(f64, Expected)> = (0..b)
         .into_par_iter()
         .map(|row| {
-            let (e, y) = (&all[row * l * k..][..lengths[row] * k], &labels[row * l..][..lengths[row]]);
-            let mut found = Expected::new(if wants_grad { y.len() } else { 0 }, k);
-            let agrees = |t: usize, j: usize| y[t] as usize >= k || y[t] as usize == j;
+            let (e, sets) = (&all[row * l * c..][..lengths[row] * c], &sets[row * l..][..lengths[row]]);
+            let mut found = Expected::new(if wants_grad { sets.len() } else { 0 }, &chain);
+            let agrees = |t: usize, label: usize| sets[t] >> label & 1 == 1;
             let every = chain.log_z(e, |_, _| true, wants_grad.then_some((&mut found, scale)));
             let right = chain.log_z(e, agrees, wants_grad.then_some((&mut found, -scale)));
             match (every, right) {
                 (Some(every), Some(right)) => Ok((every - right, found)),
-                _ => bail!("crf: the labels of row {row} follow no path that the forbidden steps leave"),
+                _ => bail!("crf: the lattice has no path with the labels of row {row}"),
             }
         })
         .collect::<Result<_>>()?;
@@ -342,9 +429,9 @@ fn loss<T: Real>(
     if !wants_grad {
         return Ok(Var::constant(value));
     }
-    let mut gradient = Expected::new(b * l, k);
+    let mut gradient = Expected::new(b * l, &chain);
     for (row, (_, found)) in found.iter().enumerate() {
-        gradient.emissions[row * l * k..][..found.emissions.len()].copy_from_slice(&found.emissions);
+        gradient.emissions[row * l * c..][..found.emissions.len()].copy_from_slice(&found.emissions);
         for (sum, part) in [
             (&mut gradient.transitions, &found.transitions),
             (&mut gradient.start, &found.start),
@@ -372,30 +459,39 @@ mod tests {
     use crate::ops::testing::numbers;
     use candle_core::Device;
 
-    const K: usize = 3;
-    const UNKNOWN: u8 = 255;
+    /// Three labels: the plain CRF, one with forbidden steps, and one whose first label has runs of two or more.
+    fn lattices() -> [Lattice; 3] {
+        [(&[1, 1, 1], &[][..]), (&[1, 1, 1], &[(0, 1), (2, 0)]), (&[2, 1, 1], &[(1, 2)])]
+            .map(|(shortest, forbidden)| Lattice::new(shortest, forbidden).unwrap())
+    }
+
+    const C: usize = 3;
 
     fn weights(v: &[Var]) -> CrfWeights {
         CrfWeights { transitions: v[0].clone(), start: v[1].clone(), end: v[2].clone() }
     }
 
-    fn model() -> Vec<Tensor> {
-        vec![numbers(&[K, K], 2.0), numbers(&[K], 3.0), numbers(&[K], 4.0)]
+    fn model(lattice: &Lattice) -> Vec<Tensor> {
+        let k = lattice.n_states();
+        vec![numbers(&[k, k], 2.0), numbers(&[k], 3.0), numbers(&[k], 4.0)]
     }
 
-    /// Every path of length `n` with its score, from the definition.
-    fn paths(e: &[f64], model: &[Tensor], n: usize, forbidden: &Forbidden) -> Vec<(Vec<u8>, f64)> {
-        let [t, a, b] = [0, 1, 2].map(|i| model[i].flatten_all().unwrap().to_vec1::<f64>().unwrap());
+    /// The labels and the score of every path of length `n`, from the definition.
+    fn paths(e: &[f64], lattice: &Lattice, n: usize) -> Vec<(Vec<u8>, f64)> {
+        let k = lattice.n_states();
+        let [t, a, b] = [0, 1, 2].map(|i| model(lattice)[i].flatten_all().unwrap().to_vec1::<f64>().unwrap());
         let mut all = vec![];
-        for code in 0..K.pow(n as u32) {
-            let y: Vec<usize> = (0..n).map(|at| code / K.pow(at as u32) % K).collect();
-            if y.windows(2).any(|w| forbidden.contains(&(w[0], w[1]))) {
-                continue;
+        for code in 0..k.pow(n as u32) {
+            let y: Vec<usize> = (0..n).map(|at| code / k.pow(at as u32) % k).collect();
+            let legal = lattice.may_start(y[0])
+                && lattice.may_end(y[n - 1])
+                && y.windows(2).all(|w| lattice.may_step(w[0], w[1]));
+            if legal {
+                let labels: Vec<u8> = y.iter().map(|&j| lattice.label(j) as u8).collect();
+                let emitted: f64 = labels.iter().enumerate().map(|(at, &c)| e[at * C + c as usize]).sum();
+                let stepped: f64 = y.windows(2).map(|w| t[w[0] * k + w[1]]).sum();
+                all.push((labels, a[y[0]] + emitted + stepped + b[y[n - 1]]));
             }
-            let emitted: f64 = y.iter().enumerate().map(|(at, &j)| e[at * K + j]).sum();
-            let stepped: f64 = y.windows(2).map(|w| t[w[0] * K + w[1]]).sum();
-            let score = a[y[0]] + emitted + stepped + b[y[n - 1]];
-            all.push((y.iter().map(|&j| j as u8).collect(), score));
         }
         all
     }
@@ -404,77 +500,80 @@ mod tests {
         scores.map(f64::exp).sum::<f64>().ln()
     }
 
-    #[expect(clippy::needless_range_loop, reason = "indices as in the formula")]
     #[test]
-    fn loss_marginals_and_best_path_are_those_of_all_paths() {
-        let (lengths, l) = ([4, 2, 3], 4);
-        let labels: Vec<u8> =
-            vec![1, UNKNOWN, 0, 2, /**/ 2, 2, 9, 9, /**/ UNKNOWN, UNKNOWN, UNKNOWN, 0];
-        let emissions = numbers(&[3, l, K], 0.5);
+    fn loss_marginals_and_best_paths_are_those_of_all_paths() {
+        let (lengths, l) = ([5, 2, 3], 5);
+        // Sets: one label, two labels, any; 9 residues of which something is known.
+        let sets: Vec<u32> = vec![2, ANY, 5, 1, 1, /**/ 4, 4, 0, 0, 0, /**/ 6, ANY, 4, 0, 0];
+        let emissions = numbers(&[3, l, C], 0.5);
         let e = emissions.to_vec3::<f64>().unwrap();
-        for forbidden in [&[][..], &[(0, 1), (2, 0)]] {
-            let vars: Vec<Var> = model().into_iter().map(Var::constant).collect();
-            let marginals = crf_marginals(&emissions, &weights(&vars), forbidden, &lengths).unwrap();
+        for lattice in lattices() {
+            let vars: Vec<Var> = model(&lattice).into_iter().map(Var::constant).collect();
+            let crf = weights(&vars);
+            let marginals = crf_marginals(&emissions, &crf, &lattice, &lengths).unwrap();
             let marginals = marginals.to_vec3::<f64>().unwrap();
-            let best = crf_viterbi(&emissions, &weights(&vars), forbidden, &lengths).unwrap();
+            let best = crf_viterbi(&emissions, &crf, &lattice, &lengths).unwrap();
+            let listed = crf_best_paths(&emissions, &crf, &lattice, &lengths, 7).unwrap();
             let mut want = 0.0;
             for (row, &n) in lengths.iter().enumerate() {
                 let e: Vec<f64> = e[row].concat();
-                let all = paths(&e, &model(), n, forbidden);
-                let agrees = |y: &[u8]| {
-                    y.iter().zip(&labels[row * l..]).all(|(y, &known)| known as usize >= K || *y == known)
-                };
+                let mut all = paths(&e, &lattice, n);
+                all.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let agrees = |y: &[u8]| y.iter().zip(&sets[row * l..]).all(|(y, &set)| set >> y & 1 == 1);
                 let every = log_sum(all.iter().map(|p| p.1));
                 want += every - log_sum(all.iter().filter(|p| agrees(&p.0)).map(|p| p.1));
-                let top = all.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-                assert_eq!(best[row], top.0);
-                for t in 0..l {
-                    for j in 0..K {
-                        let through = all.iter().filter(|p| t < n && p.0[t] == j as u8);
+                assert_eq!(best[row], all[0].0);
+                assert_eq!(listed[row].len(), all.len().min(7));
+                for (got, want) in listed[row].iter().zip(&all) {
+                    assert!(got.0 == want.0 && (got.1 - want.1).abs() < 1e-12, "{got:?} {want:?}");
+                }
+                for (t, got) in marginals[row].iter().enumerate() {
+                    for (c, got) in got.iter().enumerate() {
+                        let through = all.iter().filter(|p| t < n && p.0[t] == c as u8);
                         let p: f64 = through.map(|p| (p.1 - every).exp()).sum();
-                        assert!((marginals[row][t][j] - p).abs() < 1e-12);
+                        assert!((got - p).abs() < 1e-12);
                     }
                 }
             }
-            let labels = Tensor::from_slice(&labels, (3, l), &Device::Cpu).unwrap();
+            let sets = Tensor::from_slice(&sets, (3, l), &Device::Cpu).unwrap();
             let emissions = Var::constant(emissions.clone());
-            let got =
-                crf_loss(&Tape::off(), &emissions, &weights(&vars), forbidden, &labels, &lengths).unwrap();
-            assert!((got.value().to_scalar::<f64>().unwrap() - want / 5.0).abs() < 1e-12);
+            let got = crf_loss(&Tape::off(), &emissions, &crf, &lattice, &sets, &lengths).unwrap();
+            assert!((got.value().to_scalar::<f64>().unwrap() - want / 8.0).abs() < 1e-12);
         }
     }
 
     #[test]
     fn gradients_match_finite_differences() {
         let (lengths, l) = ([5, 1, 0, 3], 5);
-        let labels: Vec<u8> = (0..20).map(|i| if i % 4 == 1 { UNKNOWN } else { (i * 7 % 3) as u8 }).collect();
-        let labels = Tensor::from_vec(labels, (4, l), &Device::Cpu).unwrap();
-        let mut inputs = vec![numbers(&[4, l, K], 0.1)];
-        inputs.extend(model());
-        for forbidden in [&[][..], &[(0, 0)]] {
-            gradcheck(&inputs, |tape, v| {
-                crf_loss(tape, &v[0], &weights(&v[1..]), forbidden, &labels, &lengths)
-            });
+        let sets: Vec<u32> =
+            (0..20u32).map(|i| if i % 4 == 1 { ANY } else { 4 | 1 << (i * 7 % 3) }).collect();
+        let sets = Tensor::from_vec(sets, (4, l), &Device::Cpu).unwrap();
+        for lattice in lattices() {
+            let mut inputs = vec![numbers(&[4, l, C], 0.1)];
+            inputs.extend(model(&lattice));
+            gradcheck(&inputs, |tape, v| crf_loss(tape, &v[0], &weights(&v[1..]), &lattice, &sets, &lengths));
         }
     }
 
     #[test]
     fn emissions_far_apart_and_labels_against_the_rules_are_handled() {
-        let vars: Vec<Var> = model().into_iter().map(Var::constant).collect();
-        let labels = Tensor::from_slice(&[0u8, 1], (1, 2), &Device::Cpu).unwrap();
-        let far = Tensor::new(&[[[-600.0f32, 0.0, 600.0], [0.0, -600.0, 600.0]]], &Device::Cpu).unwrap();
-        let single: Vec<Var> = vars
+        let [plain, forbidding, _] = lattices();
+        let single: Vec<Var> = model(&plain)
             .iter()
-            .map(|v| Var::constant(v.value().to_dtype(candle_core::DType::F32).unwrap()))
+            .map(|v| Var::constant(v.to_dtype(candle_core::DType::F32).unwrap()))
             .collect();
-        let loss = |forbidden: &Forbidden| {
-            crf_loss(&Tape::off(), &Var::constant(far.clone()), &weights(&single), forbidden, &labels, &[2])
+        let sets = Tensor::from_slice(&[1u32, 2], (1, 2), &Device::Cpu).unwrap();
+        let far = Tensor::new(&[[[-600.0f32, 0.0, 600.0], [0.0, -600.0, 600.0]]], &Device::Cpu).unwrap();
+        let loss = |lattice: &Lattice| {
+            crf_loss(&Tape::off(), &Var::constant(far.clone()), &weights(&single), lattice, &sets, &[2])
         };
-        let value = loss(&[]).unwrap().value().to_scalar::<f32>().unwrap();
+        let value = loss(&plain).unwrap().value().to_scalar::<f32>().unwrap();
         assert!((value - 1200.0).abs() < 5.0, "{value}");
-        assert!(loss(&[(0, 1)]).unwrap_err().to_string().contains("row 0"));
+        assert!(loss(&forbidding).unwrap_err().to_string().contains("row 0"));
         let every: Vec<(usize, usize)> = (0..9).map(|i| (i / 3, i % 3)).collect();
-        assert!(crf_viterbi(&far, &weights(&single), &every, &[2]).is_err());
-        assert!(crf_marginals(&far, &weights(&single), &every, &[2]).is_err());
+        let none = Lattice::new(&[1, 1, 1], &every).unwrap();
+        assert!(crf_viterbi(&far, &weights(&single), &none, &[2]).is_err());
+        assert!(crf_marginals(&far, &weights(&single), &none, &[2]).is_err());
+        assert!(crf_best_paths(&far, &weights(&single), &none, &[2], 3).is_err());
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::folder;
 use crate::layers::{Embedding, LayerNorm, Linear};
-use crate::ops::{self, CrfWeights, LstmWeights};
+use crate::ops::{self, CrfWeights, Lattice, LstmWeights};
 use crate::param::{Param, Params};
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
@@ -33,6 +33,8 @@ pub struct BiLstmCrfConfig {
     pub projection: usize,
     /// Dropout after embedding, convolutions and projection, while training.
     pub dropout: f64,
+    /// Residues that a run of each Q8 state has at least: the states of the CRF's lattice.
+    pub min_runs: [usize; 8],
     /// Q8 states that never follow each other, as pairs of indices (from, to): exact zeros in the CRF.
     pub forbidden: Vec<(usize, usize)>,
     /// Whether sequences are read from C to N. The batch does it; the flag travels with the weights.
@@ -53,6 +55,7 @@ pub struct BiLstmCrf {
     norm: LayerNorm,
     q8: Linear,
     q3: Linear,
+    lattice: Lattice,
     crf: Crf,
     params: Params,
 }
@@ -79,9 +82,7 @@ impl BiLstmCrf {
         {
             bail!("ss model: kernel must be odd and widths positive, got {config:?}");
         }
-        if let Some(pair) = config.forbidden.iter().find(|p| p.0.max(p.1) >= STATES.0) {
-            bail!("ss model: forbidden step {pair:?}, the states are 0..8 (HGIEBSTC)");
-        }
+        let lattice = Lattice::new(&config.min_runs, &config.forbidden)?;
         let convs = (0..config.conv_layers)
             .map(|i| ConvBlock::new(config.embed, config.kernel, &weights.pp("convs").pp(i)));
         Ok(Self {
@@ -97,7 +98,8 @@ impl BiLstmCrf {
             norm: LayerNorm::new(&weights.pp("norm"), config.projection, EPS)?,
             q8: Linear::new(&weights.pp("q8"), config.projection, STATES.0)?,
             q3: Linear::new(&weights.pp("q3"), config.projection, STATES.1)?,
-            crf: Crf::new(STATES.0, &weights.pp("crf"))?,
+            crf: Crf::new(lattice.n_states(), &weights.pp("crf"))?,
+            lattice,
             params: weights.finish()?,
             config,
         })
@@ -157,15 +159,20 @@ impl BiLstmCrf {
         Ok(SsOutput { q8: self.q8.forward(tape, &x)?, q3: self.q3.forward(tape, &x)? })
     }
 
-    /// CRF loss of an output: mean negative log-likelihood per labelled residue.
+    /// The paths of its CRF.
+    pub fn lattice(&self) -> &Lattice {
+        &self.lattice
+    }
+
+    /// CRF loss of an output: mean negative log-likelihood per residue of which anything is known.
     ///
     /// # Shapes
-    /// `labels`: `[B, L]` u8, 8 or more for unknown → scalar
+    /// `sets`: `[B, L]` u32, a bit for each Q8 state that a residue may have → scalar
     ///
     /// # Errors
     /// As [`ops::crf_loss`].
-    pub fn crf_loss(&self, tape: &Tape, q8: &Var, labels: &Tensor, lengths: &[usize]) -> Result<Var> {
-        ops::crf_loss(tape, q8, &self.crf.weights(tape), &self.config.forbidden, labels, lengths)
+    pub fn crf_loss(&self, tape: &Tape, q8: &Var, sets: &Tensor, lengths: &[usize]) -> Result<Var> {
+        ops::crf_loss(tape, q8, &self.crf.weights(tape), &self.lattice, sets, lengths)
     }
 
     /// The best legal Q8 path of every chain.
@@ -173,7 +180,7 @@ impl BiLstmCrf {
     /// # Errors
     /// As [`ops::crf_viterbi`].
     pub fn viterbi(&self, q8: &Tensor, lengths: &[usize]) -> Result<Vec<Vec<u8>>> {
-        ops::crf_viterbi(q8, &self.crf.weights(&Tape::off()), &self.config.forbidden, lengths)
+        ops::crf_viterbi(q8, &self.crf.weights(&Tape::off()), &self.lattice, lengths)
     }
 
     /// Probability of every Q8 state at every residue, `[B, L, 8]`.
@@ -181,7 +188,7 @@ impl BiLstmCrf {
     /// # Errors
     /// As [`ops::crf_marginals`].
     pub fn marginals(&self, q8: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        ops::crf_marginals(q8, &self.crf.weights(&Tape::off()), &self.config.forbidden, lengths)
+        ops::crf_marginals(q8, &self.crf.weights(&Tape::off()), &self.lattice, lengths)
     }
 }
 
@@ -250,7 +257,7 @@ impl BiLstm {
     }
 }
 
-/// Weights of a conditional random field, all 0 at the start; names as in the pytorch-crf package.
+/// Weights of a conditional random field over K states, all 0 at the start; names as in the pytorch-crf package.
 #[derive(Debug)]
 struct Crf {
     transitions: Param,

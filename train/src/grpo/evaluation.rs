@@ -4,33 +4,32 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use datasets::llm::{Example, Row};
 use datasets::rng;
 use eval::metric::bootstrap::Bootstrap;
+use rewards::go::Ontology;
 use rewards::{Reward, Truth};
 use serde::Serialize;
 
 use super::Config;
-use crate::llm::{Corpus, truth};
+use crate::llm::truth;
 use eval::llm::Policy;
 
 /// Resamples of the intervals.
 const N_RESAMPLES: usize = 1_000;
 
-/// Mean rewards on the held-out questions, each with a 95% interval over homology clusters.
+/// Held-out questions and what an answer to them earns.
 pub struct Evaluation {
     reward: Reward,
     examples: Vec<Example>,
     truths: Vec<Truth>,
     prompts: Vec<Row>,
+    /// Of the best constant answer for these very truths: no policy that ignores the question can beat it.
     floor: Vec<f64>,
-    seed: u64,
-    sft: Vec<f64>,
-    now: Vec<f64>,
 }
 
-/// What `heldout.json` holds: all tasks together, and each.
+/// What `test.json` holds: all tasks together, and each.
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -57,80 +56,72 @@ struct Mean {
 }
 
 impl Evaluation {
-    pub(super) fn new(config: &Config, corpus: &Corpus, reward: &Reward, policy: &Policy) -> Result<Self> {
-        let examples = corpus.held_out(config.seed, config.eval_per_task, policy.path())?;
-        let scored: Option<Vec<Truth>> = examples.iter().map(|e| truth(e, &corpus.ontology)).collect();
+    /// Takes questions as `policy` reads them.
+    pub(super) fn new(
+        examples: Vec<Example>,
+        ontology: &Ontology,
+        reward: &Reward,
+        policy: &Policy,
+    ) -> Result<Self> {
+        let scored: Option<Vec<Truth>> = examples.iter().map(|e| truth(e, ontology)).collect();
         let truths = scored.context("grpo: only go, ppi, ddg and plddt have a score")?;
         let prompts = examples.iter().map(|e| policy.encode_prompt(e)).collect::<Result<_>>()?;
-        // The best constant for these very truths: no policy that ignores the question can beat it.
         let mut floor = vec![0.0; examples.len()];
-        let mut tasks: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (at, example) in examples.iter().enumerate() {
-            tasks.entry(&example.task).or_default().push(at);
-        }
-        for members in tasks.values() {
+        for members in tasks(&examples).values() {
             let own: Vec<Truth> = members.iter().map(|&at| truths[at].clone()).collect();
             let floors = rewards::floors(reward, &[], &own)?;
             let constant = floors.first().context("no held-out truth")?;
             members.iter().zip(&constant.scores).for_each(|(&at, &score)| floor[at] = f64::from(score));
         }
-        let (reward, seed) = (reward.clone(), config.seed);
-        Ok(Self { reward, examples, truths, prompts, floor, seed, sft: vec![], now: vec![] })
+        Ok(Self { reward: reward.clone(), examples, truths, prompts, floor })
     }
 
-    /// Samples answers of the policy as it is, the same draws at every step. At step 0 it is the SFT policy.
-    pub(super) fn measure(
-        &mut self,
-        config: &Config,
-        policy: &Policy,
-        step: u64,
-    ) -> Result<Vec<(String, f64)>> {
+    /// Mean reward of the policy's sampled answers to each question: the same draws for every policy.
+    pub(super) fn rewards(&self, config: &Config, policy: &Policy) -> Result<Vec<f64>> {
         let samples = config.eval_samples;
         let draw = |index: usize| rng(config.seed, "grpo/held-out", index as u64);
         let completions =
             policy.sample(&self.prompts, samples, config.max_new_tokens, config.temperature, draw)?;
-        self.now = vec![0.0; self.examples.len()];
+        let mut means = vec![0.0; self.examples.len()];
         for (index, completion) in completions.iter().enumerate() {
             let question = index / samples;
             let score = self.reward.score(&policy.decode(&completion.tokens)?, &self.truths[question]);
-            self.now[question] += f64::from(score.value) / samples as f64;
+            means[question] += f64::from(score.value) / samples as f64;
         }
-        if step == 0 {
-            self.sft = self.now.clone();
-        }
+        Ok(means)
+    }
+
+    /// Mean reward and floor, over all tasks and for each.
+    pub(super) fn log_items(&self, rewards: &[f64]) -> Vec<(String, f64)> {
+        let all = (String::new(), (0..rewards.len()).collect());
+        let tasks = tasks(&self.examples).into_iter().map(|(task, members)| (format!("/{task}"), members));
         let mut items = vec![];
-        let Report { all, tasks } = self.report()?;
-        let tasks = tasks.into_iter().map(|(task, line)| (format!("/{task}"), line));
-        for (name, line) in [(String::new(), all)].into_iter().chain(tasks) {
-            items.push((format!("valid/reward{name}"), line.grpo.mean));
-            items.push((format!("valid/floor{name}"), line.best_constant.mean));
+        for (name, members) in std::iter::once(all).chain(tasks) {
+            let mean =
+                |of: &[f64]| members.iter().map(|&at: &usize| of[at]).sum::<f64>() / members.len() as f64;
+            items.push((format!("valid/reward{name}"), mean(rewards)));
+            items.push((format!("valid/floor{name}"), mean(&self.floor)));
         }
-        Ok(items)
+        items
     }
 
-    /// Mean reward of every held-out question before the first step.
-    pub(super) fn sft_rewards(&self) -> &[f64] {
-        &self.sft
+    /// Writes the comparison of two policies by their rewards.
+    pub(super) fn save(&self, seed: u64, sft: &[f64], grpo: &[f64], path: &Path) -> Result<()> {
+        let line = |members: Vec<usize>| self.line(seed, sft, grpo, &members);
+        let report = Report {
+            all: line((0..self.examples.len()).collect()),
+            tasks: tasks(&self.examples)
+                .into_iter()
+                .map(|(task, own)| (task.to_owned(), line(own)))
+                .collect(),
+        };
+        let text = serde_json::to_string_pretty(&report)?;
+        datasets::atomic_write(path, |file| Ok(writeln!(file, "{text}")?))
     }
 
-    pub(super) fn resume(&mut self, sft_rewards: Vec<f64>) {
-        self.sft = sft_rewards;
-    }
-
-    fn report(&self) -> Result<Report> {
-        let mut tasks: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (at, example) in self.examples.iter().enumerate() {
-            tasks.entry(example.task.clone()).or_default().push(at);
-        }
-        let all: Vec<usize> = (0..self.examples.len()).collect();
-        let line = |(task, members): (String, Vec<usize>)| Ok((task, self.line(&members)?));
-        Ok(Report { all: self.line(&all)?, tasks: tasks.into_iter().map(line).collect::<Result<_>>()? })
-    }
-
-    fn line(&self, members: &[usize]) -> Result<Line> {
-        ensure!(self.sft.len() == self.now.len(), "the SFT policy was never evaluated");
+    fn line(&self, seed: u64, sft: &[f64], grpo: &[f64], members: &[usize]) -> Line {
         let clusters: Vec<&str> = members.iter().map(|&at| self.examples[at].cluster.as_str()).collect();
-        let bootstrap = Bootstrap::new(&clusters, N_RESAMPLES, self.seed);
+        let bootstrap = Bootstrap::new(&clusters, N_RESAMPLES, seed);
         let mean = |value: &(dyn Fn(usize) -> f64 + Sync)| {
             let over = |chosen: &[usize]| {
                 chosen.iter().map(|&i| value(members[i])).sum::<f64>() / chosen.len() as f64
@@ -139,20 +130,21 @@ impl Evaluation {
             let all: Vec<usize> = (0..members.len()).collect();
             Mean { mean: over(&all), low: interval.map(|i| i.low), high: interval.map(|i| i.high) }
         };
-        Ok(Line {
+        Line {
             n: members.len(),
             clusters: bootstrap.n_clusters(),
-            grpo: mean(&|at| self.now[at]),
-            sft: mean(&|at| self.sft[at]),
+            grpo: mean(&|at| grpo[at]),
+            sft: mean(&|at| sft[at]),
             best_constant: mean(&|at| self.floor[at]),
-            gain_over_sft: mean(&|at| self.now[at] - self.sft[at]),
-            gain_over_constant: mean(&|at| self.now[at] - self.floor[at]),
-        })
+            gain_over_sft: mean(&|at| grpo[at] - sft[at]),
+            gain_over_constant: mean(&|at| grpo[at] - self.floor[at]),
+        }
     }
+}
 
-    /// Writes the comparison.
-    pub(super) fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.report()?)?;
-        datasets::atomic_write(path, |file| Ok(writeln!(file, "{text}")?))
-    }
+/// Numbers of the questions of each task.
+fn tasks(examples: &[Example]) -> BTreeMap<&str, Vec<usize>> {
+    let mut tasks: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    examples.iter().enumerate().for_each(|(at, e)| tasks.entry(&e.task).or_default().push(at));
+    tasks
 }

@@ -23,7 +23,7 @@ pub fn terms(
 ) -> Result<LossTerms> {
     let q8 = match independent {
         true => ops::cross_entropy(tape, &output.q8, &batch.q8)?,
-        false => model.crf_loss(tape, &output.q8, &batch.q8, batch.padding.lengths())?,
+        false => model.crf_loss(tape, &output.q8, &batch.sets, batch.padding.lengths())?,
     };
     let q3 = ops::cross_entropy(tape, &output.q3, &batch.q3)?;
     Ok(LossTerms::new().with("q8", 1.0, q8).with("q3", q3_weight, q3))

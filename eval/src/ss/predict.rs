@@ -1,0 +1,166 @@
+//! From sequences to probabilities and paths, by one model or by several together.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, IndexOp, Tensor};
+use datasets::collate::Padding;
+use datasets::residue;
+use models::ops::{self, CrfWeights, Lattice};
+use models::ss::{BiLstmCrf, BiLstmCrfConfig};
+use models::{Tape, Var};
+
+/// Residues that are predicted together, padding included; no prediction depends on it.
+const BATCH_RESIDUES: usize = 1 << 14;
+
+/// What is thought of one chain, N to C.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Posterior {
+    /// Probability of every Q8 state at every residue: the marginals of the CRF, the mean over the models.
+    pub q8: Vec<[f32; 8]>,
+    /// Probability of every Q3 class at every residue by the Q3 head, the mean over the models.
+    pub q3: Vec<[f32; 3]>,
+    /// Index in [`datasets::label::Q8`] per residue: the best legal path. Of several models, the legal path through the largest
+    /// mean probabilities (their transitions cannot be averaged).
+    pub path: Vec<u8>,
+}
+
+impl Posterior {
+    /// Turns it to run from C to N, or back.
+    pub fn reverse(&mut self) {
+        self.q8.reverse();
+        self.q3.reverse();
+        self.path.reverse();
+    }
+}
+
+/// Models of one reading direction and one lattice.
+pub struct Predictor {
+    models: Vec<BiLstmCrf>,
+}
+
+impl Predictor {
+    /// # Errors
+    /// Without a model, or when one reads the other way or has other legal paths.
+    pub fn new(models: Vec<BiLstmCrf>) -> Result<Self> {
+        let first = models.first().context("no model to predict with")?;
+        let alike =
+            |m: &BiLstmCrf| m.lattice() == first.lattice() && m.config().reversed == first.config().reversed;
+        ensure!(
+            models.iter().all(alike),
+            "models of different reading directions or minimum runs do not predict together"
+        );
+        Ok(Self { models })
+    }
+
+    /// # Errors
+    /// As [`Predictor::new`]; names the model folder that cannot be read.
+    pub fn load(folders: &[PathBuf]) -> Result<Self> {
+        let load = |folder: &PathBuf| {
+            BiLstmCrf::load(folder).with_context(|| format!("loading the model {}", folder.display()))
+        };
+        Self::new(folders.iter().map(load).collect::<Result<_>>()?)
+    }
+
+    /// What each was built from.
+    pub fn configs(&self) -> Vec<&BiLstmCrfConfig> {
+        self.models.iter().map(BiLstmCrf::config).collect()
+    }
+
+    /// Predicts sequences of any length, in their order. They are read in the direction that the models were trained in.
+    ///
+    /// # Errors
+    /// On an empty sequence.
+    pub fn predict(&self, sequences: &[&str]) -> Result<Vec<Posterior>> {
+        predict(&self.models.iter().collect::<Vec<_>>(), sequences)
+    }
+}
+
+/// As [`Predictor::predict`], of borrowed models.
+///
+/// # Errors
+/// On an empty sequence.
+pub fn predict(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Posterior>> {
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|&at| sequences[at].len());
+    let mut found: Vec<Option<Posterior>> = vec![None; sequences.len()];
+    let mut rest = &order[..];
+    while !rest.is_empty() {
+        let fits = |n: &usize| n * sequences[rest[n - 1]].len() <= BATCH_RESIDUES;
+        let n = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
+        let batch: Vec<&str> = rest[..n].iter().map(|&at| sequences[at]).collect();
+        for (&at, posterior) in rest.iter().zip(predict_batch(models, &batch)?) {
+            found[at] = Some(posterior);
+        }
+        rest = &rest[n..];
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Posterior>> {
+    let reversed = models[0].config().reversed;
+    let padding = Padding::new(sequences.iter().map(|s| s.len()).collect())?;
+    let mut tokens: Vec<Vec<u32>> = sequences.iter().map(|s| residue::encode(s)).collect();
+    if reversed {
+        tokens.iter_mut().for_each(|row| row.reverse());
+    }
+    let tokens = padding.pad(tokens.iter().map(Vec::as_slice), 1, residue::PAD)?;
+    let lengths = padding.lengths();
+    let mut posteriors: Vec<Posterior> = vec![];
+    for model in models {
+        let output = model.forward(&Tape::off(), &tokens, lengths, None)?;
+        let q8 = model.marginals(output.q8.value(), lengths)?;
+        let paths = match models.len() {
+            1 => model.viterbi(output.q8.value(), lengths)?,
+            _ => vec![vec![]; lengths.len()],
+        };
+        for (row, path) in paths.into_iter().enumerate() {
+            let q8 = states(&q8.i((row, ..lengths[row]))?)?;
+            let mut q3: Vec<[f32; 3]> = states(&output.q3.value().i((row, ..lengths[row]))?)?;
+            q3.iter_mut().for_each(softmax);
+            match posteriors.get_mut(row) {
+                Some(sum) => {
+                    sum.q8.as_flattened_mut().iter_mut().zip(q8.as_flattened()).for_each(|(s, p)| *s += p);
+                    sum.q3.as_flattened_mut().iter_mut().zip(q3.as_flattened()).for_each(|(s, p)| *s += p);
+                }
+                None => posteriors.push(Posterior { q8, q3, path }),
+            }
+        }
+    }
+    if models.len() > 1 {
+        let share = 1.0 / models.len() as f32;
+        for p in &mut posteriors {
+            p.q8.as_flattened_mut().iter_mut().chain(p.q3.as_flattened_mut()).for_each(|p| *p *= share);
+            p.path = legal_path(&p.q8, models[0].lattice())?;
+        }
+    }
+    if reversed {
+        posteriors.iter_mut().for_each(Posterior::reverse);
+    }
+    Ok(posteriors)
+}
+
+/// The rows of a matrix `[L, N]`.
+fn states<const N: usize>(matrix: &Tensor) -> Result<Vec<[f32; N]>> {
+    let numbers: Vec<f32> = matrix.flatten_all()?.to_vec1()?;
+    Ok(numbers.as_chunks::<N>().0.to_vec())
+}
+
+fn softmax(logits: &mut [f32; 3]) {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|z| *z = (*z - top).exp());
+    let sum: f32 = logits.iter().sum();
+    logits.iter_mut().for_each(|p| *p /= sum);
+}
+
+/// The legal path with the largest product of probabilities.
+fn legal_path(probabilities: &[[f32; 8]], lattice: &Lattice) -> Result<Vec<u8>> {
+    let k = lattice.n_states();
+    let zeros = |shape: &[usize]| {
+        Ok::<_, anyhow::Error>(Var::constant(Tensor::zeros(shape, DType::F32, &Device::Cpu)?))
+    };
+    let weights = CrfWeights { transitions: zeros(&[k, k])?, start: zeros(&[k])?, end: zeros(&[k])? };
+    let logs: Vec<f32> = probabilities.as_flattened().iter().map(|p| p.max(1e-12).ln()).collect();
+    let logs = Tensor::from_vec(logs, (1, probabilities.len(), 8), &Device::Cpu)?;
+    Ok(ops::crf_viterbi(&logs, &weights, lattice, &[probabilities.len()])?.remove(0))
+}

@@ -1,0 +1,142 @@
+//! Predictions of new sequences: one output for each, in their order, whatever the file holds.
+
+use std::path::Path;
+
+use datasets::residue::N_TOKENS;
+use eval::ss::Priors;
+use models::Weights;
+use models::ss::{BiLstmCrf, BiLstmCrfConfig};
+
+use crate::kit::{run, shared};
+
+/// A folder with a model of random weights and sequences of every kind: `in.fasta`.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let config = BiLstmCrfConfig {
+        n_tokens: N_TOKENS,
+        embed: 6,
+        conv_layers: 1,
+        kernel: 3,
+        hidden: 5,
+        projection: 7,
+        dropout: 0.0,
+        min_runs: [4, 3, 5, 2, 1, 1, 1, 1],
+        forbidden: vec![],
+        reversed: false,
+    };
+    let model = BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap();
+    model.save(&place.path().join("model")).unwrap();
+    Priors { shares: [0.125; 8], tau: 0.5 }.save(&place.path().join("model")).unwrap();
+    let long = "MKTAYIAKQRQISFVKSHFSRQ".repeat(1819);
+    let text = format!(
+        ">b first\nMKTAYIAKQRQISF\nVKSHFSRQ*\n>empty\n>b again\nmkta-yiak\n>long\n{long}\n>dna\n{}\n>x\nMXBZ\n",
+        "ACGT".repeat(6)
+    );
+    fs_err::write(place.path().join("in.fasta"), text).unwrap();
+    place
+}
+
+/// Runs `peptalk predict ss`; gives what it said on stderr.
+fn predict(place: &Path, input: &str, out: &str, more: &[&str]) -> String {
+    let at = |name: &str| place.join(name).to_str().unwrap().to_owned();
+    let (input, model, out) = (at(input), at("model"), at(out));
+    let args = [&["predict", "ss", &input, "--model", &model, "--out", &out], more].concat();
+    let (code, _, err) = run(&args);
+    assert_eq!(code, 0, "{err}");
+    err
+}
+
+#[test]
+fn every_sequence_has_its_output_in_every_format() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    let err = predict(place.path(), "in.fasta", "out.csv", &[]);
+    for note in ["1 sequences without a residue", "1 sequences with the id", "dna looks like nucleotides"] {
+        assert!(err.contains(note), "{err}");
+    }
+    let text = fs_err::read_to_string(at("out.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows[0], ["id", "sst8", "sst3"]);
+    let lengths = [("b", 22), ("empty", 0), ("b", 8), ("long", 40_018), ("dna", 24), ("x", 4)];
+    for (row, (id, n)) in rows[1..].iter().zip(lengths) {
+        assert_eq!((row[0], row[1].len(), row[2].len()), (id, n, n));
+        assert!(row[1].chars().all(|c| "HGIEBSTC".contains(c)) && row[2].chars().all(|c| "HEC".contains(c)));
+    }
+    assert_eq!(rows.len(), 7);
+
+    predict(place.path(), "in.fasta", "out.jsonl", &["--format", "jsonl", "--q8", "path", "--q3", "map"]);
+    let lines = fs_err::read_to_string(at("out.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((first["p8"].as_array().unwrap().len(), lines.lines().count()), (22, 6));
+    let path = first["sst8"].as_str().unwrap();
+    for run in path.as_bytes().chunk_by(|a, b| a == b) {
+        let shortest = match run[0] {
+            b'H' => 4,
+            b'G' => 3,
+            b'I' => 5,
+            b'E' => 2,
+            _ => 1,
+        };
+        assert!(run.len() >= shortest, "{path}");
+    }
+
+    predict(place.path(), "in.fasta", "ss2", &["--format", "ss2"]);
+    let mut names: Vec<String> = fs_err::read_dir(at("ss2"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["b.2.ss2", "b.ss2", "dna.ss2", "empty.ss2", "long.ss2", "x.ss2"]);
+    predict(place.path(), "in.fasta", "horiz", &["--format", "horiz", "--q8", "prior"]);
+    assert!(fs_err::read_to_string(at("horiz/b.horiz")).unwrap().contains("AA: MKTAYIAKQRQISFVKSHFSRQ"));
+}
+
+#[test]
+fn a_file_written_backwards_is_predicted_backwards() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    fs_err::write(at("forward.csv"), "id,seq\n7,MKTAYIAKQRQISFVK\n").unwrap();
+    fs_err::write(at("backward.csv"), "id,seq\n7,KVFSIQRQKAIYATKM\n").unwrap();
+    predict(place.path(), "forward.csv", "f.csv", &[]);
+    predict(place.path(), "backward.csv", "b.csv", &["--backwards"]);
+    let row = |name: &str| fs_err::read_to_string(at(name)).unwrap().lines().nth(1).unwrap().to_owned();
+    let (forward, backward) = (row("f.csv"), row("b.csv"));
+    let turned: Vec<String> = backward.split(',').skip(1).map(|s| s.chars().rev().collect()).collect();
+    assert_eq!(forward.split(',').skip(1).collect::<Vec<_>>(), turned);
+}
+
+#[test]
+fn the_nppe2_test_file_gives_a_submission() {
+    let Some(test) = shared("data/ss/nppe2/test.csv") else { return };
+    let place = place();
+    fs_err::copy(&test, place.path().join("test.csv")).unwrap();
+    predict(place.path(), "test.csv", "submission.csv", &["--backwards"]);
+    let read = |name: &str| fs_err::read_to_string(place.path().join(name)).unwrap();
+    let (asked, said) = (read("test.csv"), read("submission.csv"));
+    assert_eq!(said.lines().next(), Some("id,sst8,sst3"));
+    assert_eq!(asked.lines().count(), said.lines().count());
+    for (asked, said) in asked.lines().zip(said.lines()).skip(1) {
+        let (asked, said): (Vec<&str>, Vec<&str>) = (asked.split(',').collect(), said.split(',').collect());
+        assert_eq!((asked[0], asked[1].len(), asked[1].len()), (said[0], said[1].len(), said[2].len()));
+    }
+}
+
+#[test]
+fn what_cannot_be_predicted_is_named() {
+    let place = place();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    fs_err::write(at("bad.fasta"), ">a\nMK\n>b\nM1K\n").unwrap();
+    fs_err::write(at("none.fasta"), "").unwrap();
+    for (input, model, says) in [
+        ("bad.fasta", "model", "bad.fasta, line 3: sequence b: character '1' at position 2"),
+        ("none.fasta", "model", "empty"),
+        ("missing.fasta", "model", "missing.fasta"),
+        ("in.fasta", "nowhere", "nowhere"),
+    ] {
+        let (code, _, err) =
+            run(&["predict", "ss", &at(input), "--model", &at(model), "--out", &at("out.csv")]);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains(says), "{err}");
+        assert!(!place.path().join("out.csv").exists());
+    }
+}
