@@ -100,6 +100,11 @@ enum Command {
         #[command(subcommand)]
         what: Predict,
     },
+    /// Turn a model of another program into a model folder
+    Import {
+        #[command(subcommand)]
+        what: Import,
+    },
     /// Run the stages of a recipe in order; what is up to date is skipped, what was interrupted goes on
     Run {
         /// The recipe, a TOML file
@@ -135,6 +140,27 @@ enum Predict {
         /// The file's sequences are written from C to N, as those of NPPE-2; so are the predictions
         #[arg(long)]
         backwards: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Import {
+    /// A BiLSTM-CRF for secondary structure that PyTorch or PyTorch Lightning saved
+    Ss {
+        /// .ckpt, .pth, .pt or .safetensors
+        checkpoint: PathBuf,
+        /// The letter of each row of its embedding, - for rows that are no residue
+        #[arg(long, value_name = "LETTERS", allow_hyphen_values = true)]
+        alphabet: String,
+        /// Rename the beginning of its weights' names, beyond the known ones (models/src/ss/torch.rs)
+        #[arg(long, value_name = "THEIRS=OURS")]
+        rename: Vec<String>,
+        /// It was trained on sequences from C to N
+        #[arg(long)]
+        reversed: bool,
+        /// Where to write the model
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
     },
 }
 
@@ -248,6 +274,14 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Predict { what: Predict::Ss { input, model, out, format, q8, q3, backwards } } => {
             let options = predict::Options { models: model, format, q8, q3, backwards };
             predict::ss(&input, &out, &options).map_err(Failure::Work)
+        }
+        Command::Import { what: Import::Ss { checkpoint, alphabet, rename, reversed, out } } => {
+            let names = rename.iter().map(|pair| match pair.split_once('=') {
+                Some((theirs, ours)) => Ok((theirs.to_owned(), ours.to_owned())),
+                None => Err(anyhow::anyhow!("--rename {pair}: expected THEIRS=OURS")),
+            });
+            let names = names.collect::<Result<Vec<_>>>().map_err(Failure::Usage)?;
+            predict::import(&checkpoint, &alphabet, &names, reversed, &out).map_err(Failure::Work)
         }
         Command::Run { recipe, run } => {
             let recipe = Recipe::load(&recipe, &run.set).map_err(Failure::Usage)?;

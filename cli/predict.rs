@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use datasets::sequences::{Named, Sequences};
 use eval::ss::{Decoder, Posterior, Prediction, Predictor, Priors, Q3, Q8, write};
+use models::ss::BiLstmCrf;
 
 /// Residues that are read and predicted before they are written: bounds the memory.
 const CHUNK_RESIDUES: usize = 1 << 17;
@@ -130,6 +131,25 @@ fn hash(id: &str) -> u64 {
 
 fn directed(sequence: &str, backwards: bool) -> String {
     if backwards { sequence.chars().rev().collect() } else { sequence.to_owned() }
+}
+
+/// Writes a checkpoint of PyTorch as a model folder. It says nothing of the states' commonness: all count as equal.
+///
+/// # Errors
+/// As [`BiLstmCrf::import`], and when the folder cannot be written.
+pub(crate) fn import(
+    checkpoint: &Path,
+    alphabet: &str,
+    names: &[(String, String)],
+    reversed: bool,
+    out: &Path,
+) -> Result<()> {
+    let import = models::ss::torch::Import { alphabet, letters: datasets::residue::LETTERS, names, reversed };
+    let model = BiLstmCrf::import(checkpoint, &import)?;
+    model.save(out)?;
+    Priors { shares: [0.125; 8], tau: 0.0 }.save(out)?;
+    println!("{} weights: {}", model.params().counts().0, out.display());
+    Ok(())
 }
 
 /// A run folder stands for the model in it.

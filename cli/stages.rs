@@ -37,16 +37,22 @@ impl Training {
     fn stage<'a>(self, recipe: &'a Recipe, tables: &Path, folder: PathBuf) -> Result<Option<Stage<'a>>> {
         let place = Place { recipe, tables, folder: &folder };
         match self {
-            Self::Ss => place.stage("ss", recipe.ss.as_ref(), train::ss::run, |_| vec![]),
+            Self::Ss => place.stage("ss", recipe.ss.as_ref(), train::ss::run, |ss| {
+                let teachers = ss.distil.iter().flat_map(|distil| &distil.teachers).enumerate();
+                teachers.map(|(at, teacher)| (format!("teacher-{at}"), teacher)).collect()
+            }),
             Self::Contact => place.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
             Self::Encoder => place.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),
             Self::Ssl => place.stage("ssl", recipe.ssl.as_ref(), train::ssl::run, |_| vec![]),
             Self::Sft => place.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| match &sft.protein {
-                ProteinConfig::Letters => vec![("base", &sft.base)],
-                ProteinConfig::Encoder { folder, .. } => vec![("base", &sft.base), ("encoder", folder)],
+                ProteinConfig::Letters => vec![("base".to_owned(), &sft.base)],
+                ProteinConfig::Encoder { folder, .. } => {
+                    vec![("base".to_owned(), &sft.base), ("encoder".to_owned(), folder)]
+                }
             }),
-            Self::Grpo => place
-                .stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| vec![("policy", &grpo.policy)]),
+            Self::Grpo => place.stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| {
+                vec![("policy".to_owned(), &grpo.policy)]
+            }),
         }
     }
 }
@@ -65,12 +71,12 @@ impl<'a> Place<'_, 'a> {
         name: &'static str,
         config: Option<&'a C>,
         run: Loop<C>,
-        models: impl Fn(&'a C) -> Vec<(&'static str, &'a PathBuf)>,
+        models: impl Fn(&'a C) -> Vec<(String, &'a PathBuf)>,
     ) -> Result<Option<Stage<'a>>> {
         let Some(config) = config else { return Ok(None) };
         let mut inputs = vec![("tables".to_owned(), self.tables.to_owned())];
         for (name, path) in models(config) {
-            inputs.push((name.to_owned(), seen_from(self.folder, path)?));
+            inputs.push((name, seen_from(self.folder, path)?));
         }
         let tables = self.tables.to_owned();
         let work: Work = Box::new(move |out, resume| run(config, &tables, out, resume));

@@ -1,5 +1,7 @@
 //! Help texts, exit codes and what a wrong call is told.
 
+use std::collections::VecDeque;
+
 use crate::kit::{root, run};
 
 fn recipe(text: &str) -> (tempfile::TempDir, String) {
@@ -20,12 +22,19 @@ fn help_is_what_the_documents_say() {
         assert_eq!(code, 0);
         out
     };
-    let top = help(&[]);
-    let mut all = format!("# The command line\n\n```\n$ peptalk --help\n{top}```\n");
-    let commands =
-        top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    for command in commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
-        all += &format!("\n```\n$ peptalk {command} --help\n{}```\n", help(&[command]));
+    let mut all = "# The command line\n".to_owned();
+    let mut commands: VecDeque<Vec<String>> = VecDeque::from([vec![]]);
+    while let Some(command) = commands.pop_front() {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let text = help(&words);
+        let called: String = words.iter().map(|word| format!("{word} ")).collect();
+        all += &format!("\n```\n$ peptalk {called}--help\n{text}```\n");
+        let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let names =
+            listed.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+        let below =
+            names.filter(|name| *name != "help").map(|name| [&command[..], &[name.to_owned()]].concat());
+        commands.extend(below);
     }
     let path = root().join("docs/cli.md");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

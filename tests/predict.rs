@@ -7,7 +7,7 @@ use eval::ss::Priors;
 use models::Weights;
 use models::ss::{BiLstmCrf, BiLstmCrfConfig};
 
-use crate::kit::{run, shared};
+use crate::kit::{root, run, shared};
 
 /// A folder with a model of random weights and sequences of every kind: `in.fasta`.
 fn place() -> tempfile::TempDir {
@@ -20,6 +20,7 @@ fn place() -> tempfile::TempDir {
         hidden: 5,
         projection: 7,
         dropout: 0.0,
+        gelu: true,
         min_runs: [4, 3, 5, 2, 1, 1, 1, 1],
         forbidden: vec![],
         reversed: false,
@@ -138,5 +139,42 @@ fn what_cannot_be_predicted_is_named() {
         assert_eq!(code, 1, "{err}");
         assert!(err.contains(says), "{err}");
         assert!(!place.path().join("out.csv").exists());
+    }
+}
+
+#[test]
+fn a_checkpoint_of_lightning_is_imported_and_predicts() {
+    let place = place();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let checkpoint = root().join("tests/golden/lightning.ckpt");
+    let import = |more: &[&str]| {
+        let args = ["import", "ss", checkpoint.to_str().unwrap(), "--out", &at("imported")];
+        run(&[&args[..], more].concat())
+    };
+    let (code, _, err) = import(&["--alphabet", "-ACDEFGHIKLMNPQRSTVWYX"]);
+    assert_eq!(code, 0, "{err}");
+    let args = [
+        "predict",
+        "ss",
+        &at("in.fasta"),
+        "--model",
+        &at("imported"),
+        "--out",
+        &at("out.csv"),
+        "--q8",
+        "path",
+    ];
+    let (code, _, err) = run(&args);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(fs_err::read_to_string(at("out.csv")).unwrap().lines().count(), 7);
+    for (more, says) in [
+        (
+            &["--alphabet", "-ACDEFGHIKLMNPQRSTVWYX", "--rename", "fc_q3.=head."][..],
+            "unexpected [\"head.bias\"",
+        ),
+        (&["--alphabet", "ACD"], "22 rows, --alphabet 3 letters"),
+    ] {
+        let (code, _, err) = import(more);
+        assert!(code == 1 && err.contains(says), "{err}");
     }
 }

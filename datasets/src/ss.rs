@@ -132,6 +132,25 @@ impl SsBatch {
             padding,
         })
     }
+
+    /// Replaces all labels by `paths`, Q8 indices in the direction of the batch, a row each.
+    ///
+    /// # Errors
+    /// When they are not as long as the rows.
+    pub fn relabel(&mut self, paths: &[Vec<u8>]) -> Result<(), Error> {
+        let fits = |(path, &n): (&Vec<u8>, &usize)| path.len() == n;
+        if paths.len() != self.padding.lengths().len() || !paths.iter().zip(self.padding.lengths()).all(fits)
+        {
+            return Err(Error::Batch("labels of other lengths than the chains".into()));
+        }
+        let q3: Vec<Vec<u8>> =
+            paths.iter().map(|p| p.iter().map(|&s| label::q8_to_q3(s)).collect()).collect();
+        let sets: Vec<Vec<u32>> = paths.iter().map(|p| p.iter().map(|&s| 1 << s).collect()).collect();
+        self.q8 = self.padding.pad(paths.iter().map(Vec::as_slice), 1, label::UNKNOWN)?;
+        self.q3 = self.padding.pad(q3.iter().map(Vec::as_slice), 1, label::UNKNOWN)?;
+        self.sets = self.padding.pad(sets.iter().map(Vec::as_slice), 1, u32::MAX)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +194,12 @@ mod tests {
         assert_eq!(batch.q3.to_vec2::<u8>().unwrap(), [[2, 255, 255], [255, 2, 0]]);
         let any = u32::MAX;
         assert_eq!(batch.sets.to_vec2::<u32>().unwrap(), [[1 << 7, any, any], [any, 0b1110_0000, 1]]);
+        let mut batch = batch;
+        batch.relabel(&[vec![3], vec![7, 0, 0]]).unwrap();
+        assert_eq!(batch.q8.to_vec2::<u8>().unwrap(), [[3, 255, 255], [7, 0, 0]]);
+        assert_eq!(batch.q3.to_vec2::<u8>().unwrap(), [[1, 255, 255], [2, 0, 0]]);
+        assert_eq!(batch.sets.to_vec2::<u32>().unwrap(), [[8, any, any], [128, 1, 1]]);
+        assert!(batch.relabel(&[vec![3]]).is_err());
     }
 
     #[test]

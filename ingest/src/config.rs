@@ -67,7 +67,8 @@ pub struct Source {
     pub kind: Kind,
     /// Relative to the data folder, in order.
     pub files: Vec<String>,
-    /// Files that the kind reads beside them: the split of `cath_chains`, the dictionary of `ppi_pairs`.
+    /// Files that the kind reads beside them: the split of `cath_chains`, the dictionary of `ppi_pairs`, the labels and
+    /// then the mask of `ss_fasta`.
     #[serde(default)]
     pub companion: Vec<String>,
     /// Whether the source may be trained on.
@@ -101,6 +102,8 @@ pub enum Kind {
     MolInstructions,
     /// Secondary structure as CSV: PISCES, NPPE-2, CB513 and CB6133 (Princeton), CB513 of NetSurfP-2.
     SsCsv,
+    /// Secondary structure as FASTA, H E C only (companions: labels, then mask): FLIP, of NetSurfP-2.
+    SsFasta,
     /// `chain_set.jsonl` of Ingraham et al. (companion: its split), or a list like `ts50.json`.
     CathChains,
     /// Gene Ontology, OBO.
@@ -124,6 +127,7 @@ impl Kind {
     fn companions(self) -> (usize, usize) {
         match self {
             Kind::PpiPairs => (1, usize::MAX),
+            Kind::SsFasta => (2, 2),
             Kind::CathChains => (0, 1),
             _ => (0, 0),
         }
@@ -182,12 +186,16 @@ impl Config {
                 format!("source {name:?}: only ss_csv can be reversed"),
             );
             must(
-                source.kind != Kind::Obo || source.files.len() == 1,
-                format!("source {name:?}: kind obo takes one file"),
+                !matches!(source.kind, Kind::Obo | Kind::SsFasta) || source.files.len() == 1,
+                format!("source {name:?}: kinds obo and ss_fasta take one file"),
             );
             let (least, most) = source.kind.companions();
             let n = source.companion.len();
-            must(n >= least, format!("source {name:?}: kind ppi_pairs needs a dictionary as companion"));
+            let needs = match source.kind {
+                Kind::SsFasta => "kind ss_fasta needs two companions: labels, then mask",
+                _ => "kind ppi_pairs needs a dictionary as companion",
+            };
+            must(n >= least, format!("source {name:?}: {needs}"));
             must(n <= most, format!("source {name:?}: {n} companion files, at most {most} for its kind"));
         }
         if faults.is_empty() { Ok(()) } else { Err(Error::Config(faults)) }

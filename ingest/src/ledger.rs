@@ -25,7 +25,7 @@ pub struct FileCounts {
     pub sha256: String,
     /// Its size.
     pub bytes: u64,
-    /// Records read, in the unit of the file: flat-file entry, JSON record, CSV line, OBO term.
+    /// Records read, in the unit of the file: flat-file or FASTA entry, JSON record, CSV line, OBO term.
     pub rows_in: u64,
     /// Records that gave at least one row or are the term of an ontology.
     pub kept: u64,

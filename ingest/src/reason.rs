@@ -51,7 +51,7 @@ reasons! {
     ObsoleteTerm => "obsolete_term",
     /// An annotation with the qualifier NOT.
     Negated => "negated",
-    /// An annotation of a protein that no source gives a sequence for.
+    /// An annotation or labels of a protein that no source gives a sequence for.
     NoSequence => "no_sequence",
     /// A pair partner that the dictionary does not hold (or that was itself quarantined).
     UnknownProtein => "unknown_protein",
@@ -59,11 +59,11 @@ reasons! {
     MutationMismatch => "mutation_mismatch",
     /// An unknown letter, or wild type and mutant alike.
     BadMutation => "bad_mutation",
-    /// An empty or NaN value.
+    /// An empty or NaN value, a sequence without labels or mask in their files.
     MissingValue => "missing_value",
     /// pLDDT outside 0–100, |ddG| above 25 kcal/mol.
     OutOfRange => "out_of_range",
-    /// An id seen before in the same source with another sequence.
+    /// An id seen before in the same source with another sequence, or twice in a file of labels.
     IdConflict => "id_conflict",
     /// A pair of a protein with itself.
     SelfPair => "self_pair",

@@ -23,7 +23,7 @@ use crate::claim::Claim;
 use crate::config::{Config, Kind};
 use crate::ledger::Ledger;
 use crate::reader::Input;
-use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
+use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology, ss_fasta::Labels};
 
 /// The engine: as many partitions as rayon has threads, spilling above the configured memory.
 pub(crate) fn session(config: &Config) -> Result<SessionContext, Error> {
@@ -128,9 +128,19 @@ pub(crate) async fn stage(
             ledger.read(index, 0, split.n_names);
             ledger.keep(index, 0, split.n_names);
         }
+        let labels = match source.kind {
+            Kind::SsFasta => Arc::new(Labels::read(data, source, index, ledger)?),
+            _ => Arc::default(),
+        };
         let lengths = (config.min_length, config.max_length);
-        let context =
-            Context { source: source.clone(), index, lengths, ontology: ontology.clone(), chain_split };
+        let context = Context {
+            source: source.clone(),
+            index,
+            lengths,
+            ontology: ontology.clone(),
+            chain_split,
+            labels,
+        };
         let context = Arc::new(context);
         let partition = |(file, name): (usize, &str)| -> Arc<dyn PartitionStream> {
             Arc::new(SourceFile {

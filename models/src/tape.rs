@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::ops::basic::{Pairwise, pairwise};
 use crate::param::Param;
 use crate::view::add_assign;
 
@@ -117,7 +118,7 @@ fn accumulate(slot: &mut Option<Slot>, grad: Tensor) -> Result<()> {
         Some(Slot { grad: sum, owned: true }) => add_assign(sum, &grad)?,
         // The first tensor may be shared with another slot or a closure, so the first sum is a new tensor.
         Some(Slot { grad: sum, owned }) => {
-            *sum = (&*sum + grad)?;
+            *sum = pairwise(Pairwise::Add, sum, &grad)?;
             *owned = true;
         }
     }
@@ -144,7 +145,7 @@ impl Gradients {
     pub fn accumulate(&mut self, other: Gradients) -> Result<()> {
         for (name, grad) in other.params {
             match self.params.remove(&name) {
-                Some(sum) => self.params.insert(name, (sum + grad)?),
+                Some(sum) => self.params.insert(name, pairwise(Pairwise::Add, &sum, &grad)?),
                 None => self.params.insert(name, grad),
             };
         }

@@ -1,6 +1,6 @@
 //! `train ss`: secondary structure by BiLSTM and CRF.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -54,6 +54,9 @@ pub struct Config {
     pub save_every: u64,
     /// Steps in a row without a finite loss after which the run ends.
     pub max_bad_steps: u64,
+    /// Teachers, whose knowledge one model takes over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distil: Option<Distil>,
     /// Sizes of the model.
     pub model: ModelConfig,
     /// How it is trained.
@@ -68,6 +71,17 @@ pub enum Keep {
     Score,
     /// Accuracy of Q3 plus that of Q8.
     Accuracy,
+}
+
+/// Batches whose labels are drawn from a teacher's own distribution over paths, another teacher each time: on average the
+/// loss is the cross-entropy to the mean of the teachers, transitions included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distil {
+    /// Model folders, relative to the stage's.
+    pub teachers: Vec<PathBuf>,
+    /// Share of the batches; the others have their true labels.
+    pub share: f64,
 }
 
 /// The `ss.model` section: [`BiLstmCrfConfig`] without what the data decides.
@@ -86,6 +100,8 @@ pub struct ModelConfig {
     pub projection: usize,
     /// Dropout.
     pub dropout: f64,
+    /// Whether a GELU follows the projection's norm.
+    pub gelu: bool,
     /// Residues that a run of each state has at least, in the order HGIEBSTC; all 1 for a plain CRF. DSSP's are 4, 3, 5,
     /// 2, 1, 1, 1, 1.
     pub min_runs: [usize; 8],
@@ -113,6 +129,7 @@ impl ModelConfig {
             hidden: self.hidden,
             projection: self.projection,
             dropout: self.dropout,
+            gelu: self.gelu,
             min_runs: self.min_runs,
             forbidden: forbidden.collect::<Result<_>>()?,
             reversed: self.reversed,
@@ -147,6 +164,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         valid.len(),
         params.counts().0
     );
+    let teachers = teachers(config, &model, out)?;
     let (mut optimiser, schedule) = config.optim.build(params, total)?;
     let mut ema = Ema::new(params, config.ema_decay)?;
     let mut guard = Guard::new(config.max_bad_steps);
@@ -203,7 +221,13 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
 
         let rows: Vec<&SsRecord> =
             batches[at.position.batch as usize].iter().map(|&record| &train[record]).collect();
-        let batch = SsBatch::new(&rows, config.model.reversed)?;
+        let mut batch = SsBatch::new(&rows, config.model.reversed)?;
+        if let Some(distil) = &config.distil {
+            let rng = &mut rng(seed, "distil", step);
+            if rng.random::<f64>() < distil.share {
+                relabel(&mut batch, &teachers[rng.random_range(..teachers.len())], seed, step)?;
+            }
+        }
         let tape = Tape::on();
         let tokens = hide(&batch.tokens, config.hidden_residues, &mut rng(seed, "hidden", step))?;
         let dropout = &mut rng(seed, "dropout", step);
@@ -227,6 +251,35 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         log.advance(step);
     }
     log.finish()
+}
+
+/// The models that [`Distil`] names.
+fn teachers(config: &Config, model: &BiLstmCrf, out: &Path) -> Result<Vec<BiLstmCrf>> {
+    let Some(distil) = &config.distil else { return Ok(vec![]) };
+    ensure!(!distil.teachers.is_empty(), "ss: distil names no teacher");
+    fs_err::create_dir_all(out)?; // the paths of the settings begin here
+    let load = |folder: &PathBuf| -> Result<BiLstmCrf> {
+        let folder = out.join(folder);
+        let teacher =
+            BiLstmCrf::load(&folder).with_context(|| format!("the teacher {}", folder.display()))?;
+        ensure!(
+            teacher.lattice() == model.lattice() && teacher.config().reversed == model.config().reversed,
+            "the teacher {} reads the other way or has other paths",
+            folder.display()
+        );
+        Ok(teacher)
+    };
+    distil.teachers.iter().map(load).collect()
+}
+
+/// Replaces all labels of a batch by paths that are drawn from a teacher.
+fn relabel(batch: &mut SsBatch, teacher: &BiLstmCrf, seed: u64, step: u64) -> Result<()> {
+    let lengths = batch.padding.lengths().to_vec();
+    let said = teacher.forward(&Tape::off(), &batch.tokens, &lengths, None)?;
+    let draw = |row: usize| rng(seed, &format!("distil/{row}"), step);
+    let paths = teacher.sample(said.q8.value(), &lengths, draw)?;
+    batch.relabel(&paths)?;
+    Ok(())
 }
 
 /// Turns a share of the tokens to [`MASK`].

@@ -149,12 +149,13 @@ impl Posterior {
     }
 }
 
-/// The rule of the published recipe: a residue between two of one state that is not its own takes theirs.
+/// The rule of the published recipe, from left to right: a residue between two of one state that is not its own takes
+/// theirs.
 pub fn smooth(states: &[u8]) -> Vec<u8> {
     let mut out = states.to_vec();
     for at in 1..states.len().saturating_sub(1) {
-        if states[at - 1] == states[at + 1] {
-            out[at] = states[at - 1];
+        if out[at - 1] == out[at + 1] {
+            out[at] = out[at - 1];
         }
     }
     out
@@ -199,6 +200,7 @@ mod tests {
     #[test]
     fn smoothing_takes_lonely_states_away() {
         assert_eq!(smooth(&[0, 7, 0, 0, 3, 3, 7]), [0, 0, 0, 0, 3, 3, 7]);
+        assert_eq!(smooth(&[0, 7, 0, 7, 7]), [0, 0, 0, 7, 7]);
         assert_eq!(smooth(&[1, 2]), [1, 2]);
     }
 }

@@ -13,6 +13,7 @@ fn model(reversed: bool) -> BiLstmCrf {
         hidden: 5,
         projection: 11,
         dropout: 0.3,
+        gelu: true,
         min_runs: [4, 3, 5, 2, 1, 1, 1, 1],
         forbidden: vec![],
         reversed,

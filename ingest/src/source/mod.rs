@@ -10,6 +10,7 @@ pub(crate) mod mol_instructions;
 pub(crate) mod plddt;
 pub(crate) mod ppi;
 pub(crate) mod ss;
+pub(crate) mod ss_fasta;
 pub(crate) mod swissprot;
 
 use std::path::Path;
@@ -26,7 +27,7 @@ use crate::claim::{self, Claim, Residues};
 use crate::config::{Kind, Source};
 use crate::json::Elements;
 use crate::ledger::{Ledger, cut};
-use crate::reader::{Input, Line, Lines};
+use crate::reader::{Entries, Entry, Input, Line, Lines};
 use crate::reason::{Fault, Reason};
 use go::Ontology;
 
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) ontology: Option<Arc<Ontology>>,
     /// The published split of chains, when the source has one.
     pub(crate) chain_split: Option<Arc<cath::PublishedSplit>>,
+    /// The companions of `ss_fasta`, empty for other kinds.
+    pub(crate) labels: Arc<ss_fasta::Labels>,
 }
 
 /// What a record says.
@@ -78,8 +81,9 @@ pub(crate) fn read(context: &Context, file: usize, input: Input, sink: &mut Sink
         Kind::SwissprotDat => swissprot::read(context, Lines::new(input), sink),
         Kind::MolInstructions => mol_instructions::read(context, input, sink),
         Kind::SsCsv => ss::read(context, Lines::new(input), sink),
-        // The split is read before the chains (`Context::chain_split`) and has no records of its own.
-        Kind::CathChains if is_companion => Ok(()),
+        // The split and the labels are read, and their records counted, before (`Context`).
+        Kind::CathChains | Kind::SsFasta if is_companion => Ok(()),
+        Kind::SsFasta => ss_fasta::read(context, Lines::new(input), sink),
         Kind::CathChains => cath::read(context, input, sink),
         // The ontology is read before everything else.
         Kind::Obo => Ok(()),
@@ -312,6 +316,22 @@ impl Sink {
         Ok(())
     }
 
+    /// Takes every entry that is left of a FASTA file, parsed unless it is faulty already.
+    pub(crate) fn entries(
+        &mut self,
+        mut entries: Entries,
+        mut parse: impl FnMut(&Entry) -> Result<Parsed, Fault>,
+    ) -> Result<(), Error> {
+        while let Some(mut entry) = entries.next()? {
+            let parsed = match entry.fault.take() {
+                Some(fault) => Err(fault),
+                None => parse(&entry),
+            };
+            self.put(entry.line, &entry.raw(), parsed)?;
+        }
+        Ok(())
+    }
+
     /// Takes every element of a JSON array.
     pub(crate) fn elements(
         &mut self,
@@ -360,5 +380,12 @@ pub(crate) fn test_context(kind: Kind) -> Context {
         reversed: false,
         licence: "none".into(),
     };
-    Context { source, index: 0, lengths: (3, 1000), ontology: None, chain_split: None }
+    Context {
+        source,
+        index: 0,
+        lengths: (3, 1000),
+        ontology: None,
+        chain_split: None,
+        labels: Arc::default(),
+    }
 }

@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::claim::{Claim, Member, Pair};
-use crate::reader::{LONGEST, Line, Lines};
+use crate::reader::{Entries, Entry, Lines};
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, number};
 
@@ -35,7 +35,8 @@ fn parse_pair(text: &str) -> Result<Parsed, Fault> {
 pub(crate) fn read_dictionary(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
     let Some(first) = lines.next()? else { return Ok(()) };
     if first.text.starts_with('>') {
-        return read_fasta(context, first, lines, sink);
+        let parse = |entry: &Entry| member(context, entry.id(), &entry.text);
+        return sink.entries(Entries::after(first, lines), parse);
     }
     let parse = |text: &str| {
         let fields: Vec<&str> = text.split('\t').collect();
@@ -58,35 +59,6 @@ fn member(context: &Context, id: &str, sequence: &str) -> Result<Parsed, Fault> 
     }
     let protein = context.protein(sequence)?;
     Ok(Claim { member: Some(Member { is_reference: false }), ..Claim::of(&protein, id) }.into())
-}
-
-fn read_fasta(context: &Context, first: Line, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
-    let mut header = first;
-    loop {
-        let (mut sequence, mut fault) = (String::new(), header.fault.take());
-        let next = loop {
-            let Some(line) = lines.next()? else { break None };
-            if line.text.starts_with('>') {
-                break Some(line);
-            }
-            fault = fault.or(line.fault);
-            if sequence.len() < LONGEST {
-                sequence.push_str(line.text.trim());
-            } else {
-                fault.get_or_insert(Fault::new(
-                    Reason::LineTooLong,
-                    format!("the entry is longer than {LONGEST} bytes"),
-                ));
-            }
-        };
-        let id = header.text[1..].split_whitespace().next().unwrap_or("");
-        let parsed = fault.map_or_else(|| member(context, id, &sequence), Err);
-        sink.put(header.number, &format!("{}\n{sequence}", header.text), parsed)?;
-        match next {
-            Some(line) => header = line,
-            None => return Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use crate::reader::Lines;
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Header, Parsed, Row, Sink, csv_fields, number, residue_columns};
 
-/// What a line of any layout holds: one character per residue in each column.
-struct Record {
-    id: String,
-    sequence: String,
-    q8: Option<String>,
-    q3: Option<String>,
-    mask: Option<String>,
+/// What a record of any layout holds: one character per residue in each column.
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) sequence: String,
+    pub(crate) q8: Option<String>,
+    pub(crate) q3: Option<String>,
+    pub(crate) mask: Option<String>,
 }
 
 /// Reads one file.
@@ -101,7 +101,7 @@ fn netsurfp(row: &Row<'_>, n: u64) -> Result<Record, Fault> {
 }
 
 /// Checks lengths on the text as given, takes gaps out of all columns, turns reversed files round.
-fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> {
+pub(crate) fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> {
     let turn =
         |text: &str| if context.source.reversed { text.chars().rev().collect() } else { text.to_owned() };
     let sequence = turn(&record.sequence);
@@ -131,8 +131,9 @@ fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> {
         None => q8.iter().map(|&q| label::q8_to_q3(q)).collect(),
     };
     let mask = column("mask", &record.mask, '1')?;
-    // A residue without a label cannot count, whatever the source's mask says.
-    let mask = mask.chars().zip(&q8).map(|(m, &q)| if q == UNKNOWN { '0' } else { m }).collect();
+    // A residue without any label cannot count, whatever the source's mask says.
+    let is_unknown = |at: usize| q8[at] == UNKNOWN && q3[at] == UNKNOWN;
+    let mask = mask.chars().enumerate().map(|(at, m)| if is_unknown(at) { '0' } else { m }).collect();
     let protein = context.bounded(residues)?;
     let letter = |alphabet: &[u8], index: u8| alphabet.get(usize::from(index)).map_or('?', |&l| l as char);
     let ss = Ss {

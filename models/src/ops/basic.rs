@@ -1,8 +1,61 @@
-//! The small ops that need no fusing: candle computes them, the gradient rule stands beside.
+//! The small ops that need no fusing.
+//!
+//! Sums and products of tensors are not candle's: those run on a pool of threads of its own, which spins beside ours and
+//! takes a core from it.
 
 use candle_core::{Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
+use crate::dispatch;
+use crate::ops::kernel::Number;
 use crate::tape::{Tape, Var};
+use crate::view::{tensor, view};
+
+/// Elements that one task works on.
+const CHUNK: usize = 1 << 15;
+
+/// An arithmetic on pairs of elements.
+#[derive(Clone, Copy)]
+pub(crate) enum Pairwise {
+    Add,
+    Sub,
+    Mul,
+}
+
+/// Element by element, equal shapes.
+pub(crate) fn pairwise(what: Pairwise, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    fn run<T: Number>(a: &Tensor, b: &Tensor, f: impl Fn(T, T) -> T + Sync) -> Result<Tensor> {
+        let (a, b) = (a.contiguous()?, b.contiguous()?);
+        let (x, y) = (view::<T>(&a)?, view::<T>(&b)?);
+        let (x, y): (&[T], &[T]) = (&x, &y);
+        let mut out = vec![T::zero(); x.len()];
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).for_each(
+            |(out, (x, y))| {
+                out.iter_mut().zip(x.iter().zip(y)).for_each(|(out, (&x, &y))| *out = f(x, y));
+            },
+        );
+        tensor(out, a.shape())
+    }
+    if a.shape() != b.shape() {
+        bail!("elements of {:?} and {:?} do not pair", a.shape(), b.shape());
+    }
+    dispatch!(a.dtype(), T => match what {
+        Pairwise::Add => run::<T>(a, b, |x, y| x + y),
+        Pairwise::Sub => run::<T>(a, b, |x, y| x - y),
+        Pairwise::Mul => run::<T>(a, b, |x, y| x * y),
+    })
+}
+
+/// `factor · x`.
+fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
+    fn run<T: Number>(x: &Tensor, factor: f64) -> Result<Tensor> {
+        let (contiguous, factor) = (x.contiguous()?, T::of(factor));
+        let numbers = view::<T>(&contiguous)?;
+        let numbers: &[T] = &numbers;
+        tensor(numbers.par_iter().with_min_len(CHUNK).map(|&x| x * factor).collect(), x.shape())
+    }
+    dispatch!(x.dtype(), T => run::<T>(x, factor))
+}
 
 fn same_shape(op: &str, a: &Var, b: &Var) -> Result<()> {
     if a.value().shape() != b.value().shape() {
@@ -15,7 +68,7 @@ fn same_shape(op: &str, a: &Var, b: &Var) -> Result<()> {
 pub fn add(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
     same_shape("add", a, b)?;
     let (pa, pb) = (a.clone(), b.clone());
-    Ok(tape.record((a.value() + b.value())?, &[a, b], move |grad, grads| {
+    Ok(tape.record(pairwise(Pairwise::Add, a.value(), b.value())?, &[a, b], move |grad, grads| {
         grads.add(&pa, grad.clone())?;
         grads.add(&pb, grad)
     }))
@@ -25,9 +78,9 @@ pub fn add(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
 pub fn sub(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
     same_shape("sub", a, b)?;
     let (pa, pb) = (a.clone(), b.clone());
-    Ok(tape.record((a.value() - b.value())?, &[a, b], move |grad, grads| {
+    Ok(tape.record(pairwise(Pairwise::Sub, a.value(), b.value())?, &[a, b], move |grad, grads| {
         grads.add(&pa, grad.clone())?;
-        grads.add(&pb, grad.neg()?)
+        grads.add(&pb, scaled(&grad, -1.0)?)
     }))
 }
 
@@ -35,12 +88,12 @@ pub fn sub(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
 pub fn mul(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
     same_shape("mul", a, b)?;
     let (pa, pb) = (a.clone(), b.clone());
-    Ok(tape.record((a.value() * b.value())?, &[a, b], move |grad, grads| {
+    Ok(tape.record(pairwise(Pairwise::Mul, a.value(), b.value())?, &[a, b], move |grad, grads| {
         if pa.needs_grad() {
-            grads.add(&pa, (&grad * pb.value())?)?;
+            grads.add(&pa, pairwise(Pairwise::Mul, &grad, pb.value())?)?;
         }
         if pb.needs_grad() {
-            grads.add(&pb, (grad * pa.value())?)?;
+            grads.add(&pb, pairwise(Pairwise::Mul, &grad, pa.value())?)?;
         }
         Ok(())
     }))
@@ -49,8 +102,8 @@ pub fn mul(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
 /// `factor · x`.
 pub fn scale(tape: &Tape, x: &Var, factor: f64) -> Result<Var> {
     let parent = x.clone();
-    Ok(tape.record(x.value().affine(factor, 0.0)?, &[x], move |grad, grads| {
-        grads.add(&parent, grad.affine(factor, 0.0)?)
+    Ok(tape.record(scaled(x.value(), factor)?, &[x], move |grad, grads| {
+        grads.add(&parent, scaled(&grad, factor)?)
     }))
 }
 

@@ -8,6 +8,8 @@
 //! zeros, exactly.
 
 use candle_core::{Result, Tensor, WithDType, bail};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::dispatch;
@@ -121,6 +123,28 @@ pub fn crf_best_paths(
         return Err(no_path());
     }
     Ok(found)
+}
+
+/// The labels of a path of every row that is drawn from the model's own distribution; `rng(row)` is the row's generator.
+///
+/// # Shapes
+/// `emissions`: `[B, L, C]` → B label sequences, each as long as its row
+///
+/// # Errors
+/// As [`crf_marginals`].
+pub fn crf_sample(
+    emissions: &Tensor,
+    weights: &CrfWeights,
+    lattice: &Lattice,
+    lengths: &[usize],
+    rng: impl Fn(usize) -> ChaCha8Rng + Sync,
+) -> Result<Vec<Vec<u8>>> {
+    let chain = Chain::new(emissions, weights, lattice, lengths)?;
+    let (_, l, c) = emissions.dims3()?;
+    let all = rows(emissions)?;
+    let rows = lengths.par_iter().zip(all.par_chunks(l * c)).enumerate();
+    let paths = rows.map(|(row, (&n, e))| chain.sample(&e[..n * c], &mut rng(row)));
+    paths.collect::<Option<_>>().ok_or_else(no_path)
 }
 
 fn no_path() -> candle_core::Error {
@@ -253,6 +277,46 @@ impl Chain {
             self.expect(&x, &f, &scale, ends, expected, sign);
         }
         Some(log_z)
+    }
+
+    /// Forward filtering, then backward sampling. `None` if there is no path.
+    fn sample(&self, emissions: &[f64], rng: &mut ChaCha8Rng) -> Option<Vec<u8>> {
+        let (k, width) = (self.k, self.n_labels);
+        let n = emissions.len() / width;
+        let mut f = vec![0.0; n * k];
+        for (t, scores) in emissions.chunks_exact(width).enumerate() {
+            let (old, now) = f.split_at_mut(t * k);
+            let now = &mut now[..k];
+            match t {
+                0 => now.iter_mut().zip(&self.start).for_each(|(v, s)| *v = s.exp()),
+                _ => product(now, &old[(t - 1) * k..], &self.factors),
+            }
+            let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            now.iter_mut().zip(&self.labels).for_each(|(v, &c)| *v *= (scores[c] - top).exp());
+            let sum: f64 = now.iter().sum();
+            now.iter_mut().for_each(|v| *v /= sum);
+        }
+        let mut path = vec![0; n];
+        let mut onward: Vec<f64> = self.end.iter().map(|s| s.exp()).collect();
+        for (t, out) in path.iter_mut().enumerate().rev() {
+            let weights = f[t * k..][..k].iter().zip(&onward).map(|(f, o)| f * o);
+            let total: f64 = weights.clone().sum();
+            if total.is_nan() || total <= 0.0 {
+                return None;
+            }
+            let mut left = rng.random::<f64>() * total;
+            let mut state = 0;
+            for (j, weight) in weights.enumerate().filter(|w| w.1 > 0.0) {
+                state = j;
+                left -= weight;
+                if left < 0.0 {
+                    break;
+                }
+            }
+            *out = self.labels[state] as u8;
+            onward.copy_from_slice(&self.factors_t[state * k..][..k]);
+        }
+        Some(path)
     }
 
     /// The way back: b[t, i] is scaled so that `f ⊙ b` are the marginals of states.
@@ -458,6 +522,7 @@ mod tests {
     use crate::gradcheck::gradcheck;
     use crate::ops::testing::numbers;
     use candle_core::Device;
+    use rand::SeedableRng;
 
     /// Three labels: the plain CRF, one with forbidden steps, and one whose first label has runs of two or more.
     fn lattices() -> [Lattice; 3] {
@@ -539,6 +604,37 @@ mod tests {
             let emissions = Var::constant(emissions.clone());
             let got = crf_loss(&Tape::off(), &emissions, &crf, &lattice, &sets, &lengths).unwrap();
             assert!((got.value().to_scalar::<f64>().unwrap() - want / 8.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn sampled_paths_are_as_frequent_as_they_are_probable() {
+        let n = 3;
+        let emissions = numbers(&[1, n, C], 0.5);
+        let e: Vec<f64> = emissions.flatten_all().unwrap().to_vec1().unwrap();
+        for lattice in lattices() {
+            let vars: Vec<Var> = model(&lattice).into_iter().map(Var::constant).collect();
+            let all = paths(&e, &lattice, n);
+            let every = log_sum(all.iter().map(|p| p.1));
+            let mut counts = std::collections::BTreeMap::<Vec<u8>, f64>::new();
+            let draws = 4_000;
+            for draw in 0..draws {
+                let rng = |_| rand_chacha::ChaCha8Rng::seed_from_u64(draw);
+                let path = crf_sample(&emissions, &weights(&vars), &lattice, &[n], rng).unwrap().remove(0);
+                *counts.entry(path).or_default() += 1.0 / draws as f64;
+            }
+            let found: f64 = all
+                .iter()
+                .map(|(path, score)| {
+                    let p = (score - every).exp();
+                    // Five standard deviations of a share of so many draws.
+                    let slack = 5.0 * (p * (1.0 - p) / draws as f64).sqrt() + 1e-3;
+                    let share = counts.get(path).copied().unwrap_or(0.0);
+                    assert!((share - p).abs() < slack, "{path:?}: {share} of the draws, probability {p}");
+                    share
+                })
+                .sum();
+            assert!((found - 1.0).abs() < 1e-9, "a path that the lattice lacks was drawn");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Secondary structure: residues → Q8 by a conditional random field, Q3 beside it.
 
+pub mod torch;
+
 use std::path::Path;
 
 use candle_core::{Result, Tensor, bail};
@@ -33,6 +35,8 @@ pub struct BiLstmCrfConfig {
     pub projection: usize,
     /// Dropout after embedding, convolutions and projection, while training.
     pub dropout: f64,
+    /// Whether a GELU follows the projection's norm (the published network has none).
+    pub gelu: bool,
     /// Residues that a run of each Q8 state has at least: the states of the CRF's lattice.
     pub min_runs: [usize; 8],
     /// Q8 states that never follow each other, as pairs of indices (from, to): exact zeros in the CRF.
@@ -154,7 +158,10 @@ impl BiLstmCrf {
         }
         let x = self.lstm.forward(tape, &x, lengths)?; // [B, L, 2 hidden]
         let x = self.projection.forward(tape, &x)?; // [B, L, projection]
-        let x = ops::gelu(tape, &self.norm.forward(tape, &x)?)?;
+        let mut x = self.norm.forward(tape, &x)?;
+        if self.config.gelu {
+            x = ops::gelu(tape, &x)?;
+        }
         let x = ops::dropout(tape, &x, p, rng)?;
         Ok(SsOutput { q8: self.q8.forward(tape, &x)?, q3: self.q3.forward(tape, &x)? })
     }
@@ -181,6 +188,19 @@ impl BiLstmCrf {
     /// As [`ops::crf_viterbi`].
     pub fn viterbi(&self, q8: &Tensor, lengths: &[usize]) -> Result<Vec<Vec<u8>>> {
         ops::crf_viterbi(q8, &self.crf.weights(&Tape::off()), &self.lattice, lengths)
+    }
+
+    /// A Q8 path of every chain, drawn as probable as it is.
+    ///
+    /// # Errors
+    /// As [`ops::crf_sample`].
+    pub fn sample(
+        &self,
+        q8: &Tensor,
+        lengths: &[usize],
+        rng: impl Fn(usize) -> ChaCha8Rng + Sync,
+    ) -> Result<Vec<Vec<u8>>> {
+        ops::crf_sample(q8, &self.crf.weights(&Tape::off()), &self.lattice, lengths, rng)
     }
 
     /// Probability of every Q8 state at every residue, `[B, L, 8]`.

@@ -14,6 +14,7 @@ fn config() -> BiLstmCrfConfig {
         hidden: 10,
         projection: 14,
         dropout: 0.3,
+        gelu: true,
         min_runs: [2, 1, 1, 1, 1, 1, 1, 1],
         forbidden: vec![(0, 1)],
         reversed: false,
@@ -134,7 +135,7 @@ fn configurations_that_no_model_has_are_refused() {
     for bad in [
         BiLstmCrfConfig { kernel: 4, ..config() },
         BiLstmCrfConfig { hidden: 0, ..config() },
-        BiLstmCrfConfig { min_runs: [0; 8], ..config() },
+        BiLstmCrfConfig { gelu: true, min_runs: [0; 8], ..config() },
         BiLstmCrfConfig { forbidden: vec![(8, 0)], ..config() },
     ] {
         assert!(BiLstmCrf::new(bad, weights()).is_err());

@@ -23,6 +23,7 @@ kernel = 3
 hidden = 8
 projection = 12
 dropout = 0.1
+gelu = true
 min_runs = [2, 1, 1, 2, 1, 1, 1, 1]
 forbidden = ["GI"]
 reversed = true
@@ -142,6 +143,25 @@ fn it_learns_and_a_killed_run_ends_in_the_same_bytes_on_any_number_of_threads() 
     let finished = bytes(whole.path());
     run(&config(), tables.path(), whole.path(), true).unwrap();
     assert!(finished == bytes(whole.path()));
+}
+
+#[test]
+fn a_student_learns_what_its_teacher_knows() {
+    let tables = tables("");
+    let place = tempfile::tempdir().unwrap();
+    run(&config(), tables.path(), &place.path().join("teacher"), false).unwrap();
+    let teachers = vec![PathBuf::from("../teacher/model")];
+    let student = Config { seed: 9, distil: Some(Distil { teachers, share: 1.0 }), ..config() };
+    run(&student, tables.path(), &place.path().join("student"), false).unwrap();
+    let log = eval::report::RunLog::read("ss", &place.path().join("student/log.jsonl")).unwrap();
+    let accuracy = &log.series.iter().find(|(name, _)| name == "valid/q3_acc").unwrap().1;
+    assert!(*accuracy.values().last().unwrap() > 0.9, "{accuracy:?}");
+    let mut turned = student.clone();
+    turned.model.reversed = false;
+    let error = run(&turned, tables.path(), &place.path().join("turned"), false).unwrap_err().to_string();
+    assert!(error.contains("reads the other way"), "{error}");
+    let alone = Config { distil: Some(Distil { teachers: vec![], share: 1.0 }), ..config() };
+    assert!(run(&alone, tables.path(), &place.path().join("alone"), false).is_err());
 }
 
 #[test]
