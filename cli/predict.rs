@@ -32,7 +32,9 @@ pub(crate) enum Format {
 pub(crate) enum Q8Choice {
     /// The most probable state of each residue: for accuracy
     Marginal,
-    /// The best legal path: no helix shorter than DSSP has them
+    /// The legal path with the most residues right on average: no helix shorter than DSSP has them
+    Legal,
+    /// The path that is most probable as a whole (Viterbi)
     Path,
     /// Probability against commonness: for macro-F1
     Prior,
@@ -71,6 +73,7 @@ pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
         q8: match options.q8 {
             Q8Choice::Marginal => Q8::Marginal,
             Q8Choice::Path => Q8::Path,
+            Q8Choice::Legal => Q8::Legal,
             Q8Choice::Prior => Q8::Prior,
         },
         q3: match options.q3 {
@@ -101,7 +104,7 @@ pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
             let mut posteriors = predictor.predict(&known)?.into_iter();
             for named in chunk.drain(..) {
                 // A sequence without residues has an output without states.
-                let nothing = Posterior { q8: vec![], q3: vec![], path: vec![] };
+                let nothing = Posterior { q8: vec![], q3: vec![], path: vec![], legal: vec![] };
                 let mut posterior = match named.sequence.is_empty() {
                     true => nothing,
                     false => posteriors.next().context("a sequence without a prediction")?,

@@ -17,6 +17,7 @@ use crate::baseline::ss::Majority;
 use crate::dataset::hashed;
 use crate::metric::calibration::{ece, reliability};
 use crate::metric::classification::{Confusion, harmonic_mean};
+use crate::metric::segment::{Borders, Sov};
 use crate::report::{Chart, Dataset, Results, Row, Sample};
 use crate::{Comparison, Kind};
 
@@ -42,20 +43,42 @@ pub struct Scores {
     pub q8: Confusion,
     /// Over [`label::Q3`].
     pub q3: Confusion,
+    sov8: Sov,
+    sov3: Sov,
+    borders: Borders,
+    /// Chains with a label, and the sums of their accuracies in Q8 and Q3.
+    chains: (usize, f64, f64),
 }
 
 impl Scores {
     fn new() -> Self {
-        Self { q8: Confusion::new(label::Q8.len()), q3: Confusion::new(label::Q3.len()) }
+        Self {
+            q8: Confusion::new(label::Q8.len()),
+            q3: Confusion::new(label::Q3.len()),
+            sov8: Sov::default(),
+            sov3: Sov::default(),
+            borders: Borders::default(),
+            chains: (0, 0.0, 0.0),
+        }
     }
 
     fn of(record: &SsRecord, prediction: &Prediction) -> Self {
         let pairs = |truth: &[u8], predicted: &[u8], n: usize| {
             Confusion::of(n, truth.iter().copied().zip(predicted.iter().copied()))
         };
+        let q8 = pairs(&record.q8, &prediction.q8, label::Q8.len());
+        let q3 = pairs(&record.q3, &prediction.q3, label::Q3.len());
         Self {
-            q8: pairs(&record.q8, &prediction.q8, label::Q8.len()),
-            q3: pairs(&record.q3, &prediction.q3, label::Q3.len()),
+            chains: (
+                usize::from(q3.total() > 0),
+                q8.accuracy().unwrap_or_default(),
+                q3.accuracy().unwrap_or_default(),
+            ),
+            q8,
+            q3,
+            sov8: Sov::of(&record.q8, &prediction.q8, label::Q8.len() as u8),
+            sov3: Sov::of(&record.q3, &prediction.q3, label::Q3.len() as u8),
+            borders: Borders::of(&record.q3, &prediction.q3, label::Q3.len() as u8),
         }
     }
 
@@ -63,6 +86,11 @@ impl Scores {
         all.into_iter().fold(Self::new(), |mut sum, scores| {
             sum.q8.merge(&scores.q8);
             sum.q3.merge(&scores.q3);
+            sum.sov8.merge(scores.sov8);
+            sum.sov3.merge(scores.sov3);
+            sum.borders.merge(scores.borders);
+            let ((n, q8, q3), more) = (sum.chains, scores.chains);
+            sum.chains = (n + more.0, q8 + more.1, q3 + more.2);
             sum
         })
     }
@@ -81,14 +109,23 @@ impl Scores {
 /// Name and value of a metric.
 type Metric = (&'static str, fn(&Scores) -> Option<f64>);
 
-/// The metrics, by name; the first is the headline.
-const METRICS: [Metric; 5] = [
+/// The metrics, by name; the first is the headline. Those of Q8 are undefined where only Q3 is known.
+const METRICS: [Metric; 10] = [
     ("q3_acc", |s| s.q3.accuracy()),
     ("q8_acc", |s| s.q8.accuracy()),
     ("q3_f1_macro", |s| s.q3.macro_f1()),
     ("q8_f1_macro", |s| s.q8.macro_f1()),
-    ("score", |s| s.q3.total().gt(&0).then(|| s.harmonic_mean())),
+    ("score", |s| s.q8.total().gt(&0).then(|| s.harmonic_mean())),
+    ("q3_sov", |s| s.sov3.value()),
+    ("q8_sov", |s| s.sov8.value()),
+    ("q3_borders_near", |s| s.borders.value()),
+    ("q3_acc_chains", |s| (s.chains.0 > 0).then(|| s.chains.2 / s.chains.0 as f64)),
+    ("q8_acc_chains", |s| (s.q8.total() > 0).then(|| s.chains.1 / s.chains.0 as f64)),
 ];
+
+/// Chains by their residues, from and below.
+const LENGTHS: [(&str, usize, usize); 3] =
+    [("below_100", 0, 100), ("100_to_249", 100, 250), ("from_250", 250, usize::MAX)];
 
 /// Scores of chains together.
 pub fn score(records: &[SsRecord], predictions: &[Prediction]) -> Scores {
@@ -153,29 +190,43 @@ fn evaluate(
     let by_letter = floor(&|majority, sequence| majority.by_letter(sequence));
     let with = |q8, q3| Decoder { q8, q3, priors }.all(&posteriors);
     let smoothed = |p: Prediction| Prediction { q8: smooth(&p.q8), q3: smooth(&p.q3) };
-    let legal = with(Q8::Path, Q3::Map);
+    let legal = with(Q8::Legal, Q3::Map);
     let decoders = [
         ("smoothed", scores(&predictions.iter().cloned().map(smoothed).collect::<Vec<_>>())),
-        ("legal path", scores(&legal)),
-        ("legal path, smoothed", scores(&legal.iter().cloned().map(smoothed).collect::<Vec<_>>())),
+        ("viterbi", scores(&with(Q8::Path, Q3::Map))),
+        ("legal", scores(&legal)),
+        ("legal, smoothed", scores(&legal.iter().cloned().map(smoothed).collect::<Vec<_>>())),
         ("prior-adjusted", scores(&with(Q8::Prior, Q3::Both))),
         ("q3 by its head", scores(&with(Q8::Marginal, Q3::Head))),
         ("q3 by sums", scores(&with(Q8::Marginal, Q3::Sums))),
     ];
-    let (truths, clusters) =
-        (vec![(); records.len()], records.iter().map(|r| r.cluster.as_str()).collect::<Vec<_>>());
-    let mut comparison = Comparison::new(&truths, &clusters, &own)?
+    let (lengths, clusters) = (
+        sequences.iter().map(|s| s.len()).collect::<Vec<_>>(),
+        records.iter().map(|r| r.cluster.as_str()).collect::<Vec<_>>(),
+    );
+    let mut comparison = Comparison::new(&lengths, &clusters, &own)?
         .against("majority", Kind::Floor, &constant)?
         .against("majority by residue", Kind::Floor, &by_letter)?;
     for (name, predictions) in &decoders {
         comparison = comparison.against(name, Kind::Reference, predictions)?;
     }
-    let rows: Vec<Row> = METRICS
-        .iter()
-        .map(|(name, value)| {
-            comparison.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))))
-        })
-        .collect();
+    let row = |name: &str, value: &(dyn Fn(&Scores) -> Option<f64> + Sync)| {
+        comparison.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))))
+    };
+    let mut rows: Vec<Row> = METRICS.iter().map(|(name, value)| row(name, value)).collect();
+    for (at, &letter) in label::Q8.iter().enumerate() {
+        rows.push(row("q8_f1", &|s| s.q8.f1(at)).filtered(&(letter as char).to_string()));
+    }
+    for (at, &letter) in label::Q3.iter().enumerate() {
+        rows.push(row("q3_f1", &|s| s.q3.f1(at)).filtered(&(letter as char).to_string()));
+    }
+    for (name, from, below) in LENGTHS {
+        let value = |chains: &[(&Scores, &usize)]| {
+            let inside = chains.iter().filter(|(_, n)| (from..below).contains(*n)).map(|(s, _)| *s);
+            Scores::sum(inside).q3.accuracy()
+        };
+        rows.push(comparison.row("q3_acc", true, value).filtered(name));
+    }
 
     let (right, confidence) = calibration_pairs(records, &posteriors, accurate.q3);
     let total = Scores::sum(&own);

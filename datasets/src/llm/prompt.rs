@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::record::{Fact, Record};
 use crate::chat::Message;
+use crate::label;
 use crate::tokenizer::{PROTEIN_EMBED, PROTEIN_END, PROTEIN_START};
 
 /// How a protein stands in the prompt.
@@ -43,7 +44,7 @@ pub enum Truth {
 pub struct Shown {
     /// Its residues.
     pub sequence: Arc<str>,
-    /// The residue that the question is about, 0-based: where a mutation is.
+    /// The residue that the question is about, 0-based: where a mutation is, or whose structure is asked for.
     pub site: Option<usize>,
 }
 
@@ -90,6 +91,11 @@ const PLDDT: &[&str] = &[
     "{A}\nWhat pLDDT does the predicted structure of this protein have?",
     "Rate the confidence of a structure prediction for this protein.\n{A}",
 ];
+const SS: &[&str] = &[
+    "{A}\nWhat is the secondary structure of {code}, a {from}: helix, strand or coil?",
+    "{A}\nIs {code} ({from}) in a helix, in a strand or in neither?",
+    "Say the secondary structure at {code} ({from}).\n{A}",
+];
 const TEXT: &[&str] =
     &["{A}\nWhat is the {what} of this protein?", "{A}\nState its {what}.", "Describe the {what}.\n{A}"];
 
@@ -114,6 +120,14 @@ impl Record {
                 (DDG, block(&format!("{kcal:.1}")), Truth::Ddg(*kcal))
             }
             Fact::Plddt(mean) => (PLDDT, block(&plddt_answer(*mean)), Truth::Plddt(*mean)),
+            Fact::Ss(states) => {
+                let known: Vec<usize> =
+                    (0..states.len()).filter(|&at| states[at] != label::UNKNOWN).collect();
+                let site = known[rng.random_range(..known.len())];
+                proteins[0].site = Some(site);
+                let answer = block(["helix", "strand", "coil"][usize::from(states[site])]);
+                (SS, answer.clone(), Truth::Text(answer))
+            }
         };
         let wording = wordings[rng.random_range(0..wordings.len())];
         let question = self.fill(wording, &proteins, path);
@@ -144,6 +158,13 @@ impl Record {
                     .replace("{code}", &format!("{wild_type}{position}{mutant}"))
                     .replace("{from}", residue_name(*wild_type))
                     .replace("{to}", residue_name(*mutant));
+            }
+            Fact::Ss(_) => {
+                let site = proteins[0].site.unwrap_or_default();
+                let letter = proteins[0].sequence.as_bytes()[site] as char;
+                question = question
+                    .replace("{code}", &format!("{letter}{}", site + 1))
+                    .replace("{from}", residue_name(letter));
             }
             Fact::Ppi(_) | Fact::Plddt(_) => {}
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::table::{DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split};
+use crate::table::{DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split, SsRow};
+use crate::{Error, label};
 
-/// Tasks a recipe may name: the kinds of text facts, then the four whose answers are scored.
+/// Tasks a recipe may name: the kinds of text facts, the structure at a residue, then the four whose answers are scored.
 pub const TASKS: &[&str] = &[
     "name",
     "organism",
@@ -28,6 +28,7 @@ pub const TASKS: &[&str] = &[
     "keyword",
     "similarity",
     "qa",
+    "ss",
     "go",
     "ppi",
     "ddg",
@@ -82,6 +83,8 @@ pub enum Fact {
     },
     /// Mean pLDDT, 0–100.
     Plddt(f32),
+    /// Index in [`crate::label::Q3`] of each residue; a question is about one of those that are known.
+    Ss(Arc<[u8]>),
 }
 
 /// One fact, with the proteins it speaks of.
@@ -129,8 +132,11 @@ impl Records {
         }
         let wants = |task: &str| options.tasks.iter().any(|wanted| wanted == task);
         let mut reader = Reader::new(tables, options)?;
-        if options.tasks.iter().any(|task| !["go", "ppi", "ddg", "plddt"].contains(&task.as_str())) {
+        if options.tasks.iter().any(|task| !["ss", "go", "ppi", "ddg", "plddt"].contains(&task.as_str())) {
             reader.texts(FactRow::read(tables)?, &wants);
+        }
+        if wants("ss") {
+            reader.ss(SsRow::read(tables)?);
         }
         if wants("go") {
             reader.go(GoRow::read(tables)?, most_specific);
@@ -238,6 +244,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn ss(&mut self, rows: Vec<SsRow>) {
+        for row in rows {
+            let counted = row.q3.bytes().zip(row.mask.bytes());
+            let state =
+                |(letter, mask)| if mask == b'1' { label::q3_index(letter) } else { Some(label::UNKNOWN) };
+            let states: Arc<[u8]> = counted.map(|at| state(at).unwrap_or(label::UNKNOWN)).collect();
+            let fits = self.proteins.get(&row.protein_id).is_none_or(|p| p.0.len() == states.len());
+            if !fits || states.iter().all(|&state| state == label::UNKNOWN) {
+                *self.records.left_out.entry("ss: no residue with a label".to_owned()).or_default() += 1;
+                continue;
+            }
+            self.add("ss", &[&row.protein_id], None, Fact::Ss(states));
+        }
+    }
+
     fn ppi(&mut self, rows: Vec<PpiRow>) {
         for row in rows {
             self.add("ppi", &[&row.protein_id_a, &row.protein_id_b], Some(row.split), Fact::Ppi(row.label));
@@ -338,6 +359,15 @@ pub(crate) mod tests {
             source: "s".into(),
         };
         PlddtRow::write(dir, &[plddt]).unwrap();
+        let ss = |i: usize, mask: &str| SsRow {
+            id: format!("{i}_A"),
+            protein_id: format!("p{i}"),
+            source: "s".into(),
+            q8: "?".repeat(10),
+            q3: "CHHHH?EEEC".into(),
+            mask: mask.into(),
+        };
+        SsRow::write(dir, &[ss(0, "0111111111"), ss(0, "0000000000"), ss(1, "1111111111")]).unwrap();
     }
 
     #[test]
@@ -357,6 +387,32 @@ pub(crate) mod tests {
             answer: vec![terms(2), terms(3)],
         };
         assert!(records.train.iter().any(|r| r.fact == wanted), "the two rarest of three terms");
+    }
+
+    #[test]
+    fn only_residues_with_a_label_are_asked_about() {
+        let dir = tempfile::tempdir().unwrap();
+        tables(dir.path());
+        let records = Records::read(dir.path(), &options(&["ss"]), &|terms| terms.to_vec()).unwrap();
+        // One chain has no label that counts, one has labels of another length.
+        assert_eq!((records.train.len(), records.left_out["ss: no residue with a label"]), (1, 2));
+        let mut seen = std::collections::BTreeSet::new();
+        for draw in 0..97 {
+            let example =
+                records.train[0].ask(&mut crate::rng(1, "ask", draw), super::super::ProteinPath::Encoder);
+            let site = example.proteins[0].site.unwrap();
+            assert!(site != 0 && site != 5, "residue {site}");
+            let word = match b"CHHHH?EEEC"[site] {
+                b'H' => "helix",
+                b'E' => "strand",
+                _ => "coil",
+            };
+            assert_eq!(example.answer, format!("<answer>{word}</answer>"));
+            let letter = "MKTAYIAKQR".as_bytes()[site] as char;
+            assert!(example.prompt[0].content.contains(&format!("{letter}{}", site + 1)), "{example:?}");
+            seen.insert(site);
+        }
+        assert_eq!(seen.len(), 8);
     }
 
     #[test]

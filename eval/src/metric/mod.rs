@@ -10,6 +10,7 @@ pub mod contact;
 pub mod correlation;
 pub mod go;
 pub mod ranking;
+pub mod segment;
 
 #[cfg(test)]
 mod tests;

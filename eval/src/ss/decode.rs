@@ -14,8 +14,10 @@ use super::{Posterior, Prediction, score};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Q8 {
-    /// The best legal path.
+    /// The path that is most probable as a whole (Viterbi).
     Path,
+    /// The legal path with the most residues right on average.
+    Legal,
     /// The most probable state of each residue.
     Marginal,
     /// The state with the largest `ln p − τ ln prior`.
@@ -111,6 +113,7 @@ impl Decoder {
         };
         let q8: Vec<u8> = match self.q8 {
             Q8::Path => posterior.path.clone(),
+            Q8::Legal => posterior.legal.clone(),
             Q8::Marginal => posterior.q8.iter().map(|p| best(p.iter().map(|&p| f64::from(p)))).collect(),
             Q8::Prior => posterior.q8.iter().map(adjusted).collect(),
         };
@@ -181,6 +184,7 @@ mod tests {
             q8: vec![certain(0), [0.3, 0.2, 0.0, 0.0, 0.0, 0.1, 0.0, 0.4], certain(7)],
             q3: vec![[0.2, 0.0, 0.8], [0.5, 0.1, 0.4], [0.1, 0.2, 0.7]],
             path: vec![0, 0, 0],
+            legal: vec![7, 7, 7],
         }
     }
 
@@ -189,6 +193,7 @@ mod tests {
         let priors = Priors { shares: [0.3, 0.01, 0.1, 0.1, 0.1, 0.1, 0.1, 0.19], tau: 1.0 };
         let decode = |q8, q3| Decoder { q8, q3, priors }.decode(&posterior());
         assert_eq!(decode(Q8::Path, Q3::Map), Prediction { q8: vec![0, 0, 0], q3: vec![0, 0, 0] });
+        assert_eq!(decode(Q8::Legal, Q3::Map), Prediction { q8: vec![7, 7, 7], q3: vec![2, 2, 2] });
         assert_eq!(decode(Q8::Marginal, Q3::Head), Prediction { q8: vec![0, 7, 7], q3: vec![2, 0, 2] });
         assert_eq!(decode(Q8::Prior, Q3::Sums).q8, [7, 1, 7]);
         assert_eq!(decode(Q8::Marginal, Q3::Sums).q3, [0, 0, 2]);

@@ -20,9 +20,11 @@ pub struct Posterior {
     pub q8: Vec<[f32; 8]>,
     /// Probability of every Q3 class at every residue by the Q3 head, the mean over the models.
     pub q3: Vec<[f32; 3]>,
-    /// Index in [`datasets::label::Q8`] per residue: the best legal path. Of several models, the legal path through the largest
-    /// mean probabilities (their transitions cannot be averaged).
+    /// Index in [`datasets::label::Q8`] per residue: the path that is most probable as a whole, of the first model. It has
+    /// few segments: a doubtful helix is left out though each of its residues is more probable in it than not.
     pub path: Vec<u8>,
+    /// As `path`: the legal path with the most residues right on average.
+    pub legal: Vec<u8>,
 }
 
 impl Posterior {
@@ -31,6 +33,7 @@ impl Posterior {
         self.q8.reverse();
         self.q3.reverse();
         self.path.reverse();
+        self.legal.reverse();
     }
 }
 
@@ -110,10 +113,7 @@ fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Poster
     for model in models {
         let output = model.forward(&Tape::off(), &tokens, lengths, None)?;
         let q8 = model.marginals(output.q8.value(), lengths)?;
-        let paths = match models.len() {
-            1 => model.viterbi(output.q8.value(), lengths)?,
-            _ => vec![vec![]; lengths.len()],
-        };
+        let paths = model.viterbi(output.q8.value(), lengths)?;
         for (row, path) in paths.into_iter().enumerate() {
             let q8 = states(&q8.i((row, ..lengths[row]))?)?;
             let mut q3: Vec<[f32; 3]> = states(&output.q3.value().i((row, ..lengths[row]))?)?;
@@ -123,16 +123,14 @@ fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Poster
                     sum.q8.as_flattened_mut().iter_mut().zip(q8.as_flattened()).for_each(|(s, p)| *s += p);
                     sum.q3.as_flattened_mut().iter_mut().zip(q3.as_flattened()).for_each(|(s, p)| *s += p);
                 }
-                None => posteriors.push(Posterior { q8, q3, path }),
+                None => posteriors.push(Posterior { q8, q3, path, legal: vec![] }),
             }
         }
     }
-    if models.len() > 1 {
-        let share = 1.0 / models.len() as f32;
-        for p in &mut posteriors {
-            p.q8.as_flattened_mut().iter_mut().chain(p.q3.as_flattened_mut()).for_each(|p| *p *= share);
-            p.path = legal_path(&p.q8, models[0].lattice())?;
-        }
+    let share = 1.0 / models.len() as f32;
+    for p in &mut posteriors {
+        p.q8.as_flattened_mut().iter_mut().chain(p.q3.as_flattened_mut()).for_each(|p| *p *= share);
+        p.legal = legal_path(&p.q8, models[0].lattice())?;
     }
     if reversed {
         posteriors.iter_mut().for_each(Posterior::reverse);
@@ -153,14 +151,14 @@ fn softmax(logits: &mut [f32; 3]) {
     logits.iter_mut().for_each(|p| *p /= sum);
 }
 
-/// The legal path with the largest product of probabilities.
+/// The legal path with the largest sum of probabilities.
 fn legal_path(probabilities: &[[f32; 8]], lattice: &Lattice) -> Result<Vec<u8>> {
     let k = lattice.n_states();
     let zeros = |shape: &[usize]| {
         Ok::<_, anyhow::Error>(Var::constant(Tensor::zeros(shape, DType::F32, &Device::Cpu)?))
     };
     let weights = CrfWeights { transitions: zeros(&[k, k])?, start: zeros(&[k])?, end: zeros(&[k])? };
-    let logs: Vec<f32> = probabilities.as_flattened().iter().map(|p| p.max(1e-12).ln()).collect();
-    let logs = Tensor::from_vec(logs, (1, probabilities.len(), 8), &Device::Cpu)?;
-    Ok(ops::crf_viterbi(&logs, &weights, lattice, &[probabilities.len()])?.remove(0))
+    let numbers = probabilities.as_flattened().to_vec();
+    let numbers = Tensor::from_vec(numbers, (1, probabilities.len(), 8), &Device::Cpu)?;
+    Ok(ops::crf_viterbi(&numbers, &weights, lattice, &[probabilities.len()])?.remove(0))
 }

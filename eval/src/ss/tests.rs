@@ -32,12 +32,12 @@ fn a_prediction_depends_on_neither_its_neighbours_nor_the_direction_of_the_text(
     let alone = |reversed: bool, texts: &[&str]| predict(&[&model(reversed)], texts);
     let all = alone(false, &texts).unwrap();
     for (text, found) in texts.iter().zip(&all) {
-        assert_eq!([found.q8.len(), found.q3.len(), found.path.len()], [text.len(); 3]);
+        assert_eq!([found.q8.len(), found.q3.len(), found.path.len(), found.legal.len()], [text.len(); 4]);
         assert_eq!(&alone(false, &[text]).unwrap()[0], found);
         let backwards: String = text.chars().rev().collect();
         let turned = alone(true, &[&backwards]).unwrap().remove(0);
         assert!(turned.q8.iter().rev().eq(&found.q8) && turned.q3.iter().rev().eq(&found.q3));
-        assert!(turned.path.iter().rev().eq(&found.path));
+        assert!(turned.path.iter().rev().eq(&found.path) && turned.legal.iter().rev().eq(&found.legal));
     }
     assert!(alone(false, &[]).unwrap().is_empty());
     assert!(alone(false, &[""]).is_err());
@@ -56,8 +56,10 @@ fn several_models_predict_their_mean_and_a_legal_path() {
         let [a, b] = [0, 1].map(|m| each[m].q8.as_flattened()[at]);
         assert!((mean - (a + b) / 2.0).abs() < 1e-6);
     }
-    let sets: Vec<u32> = both.path.iter().map(|&state| 1 << state).collect();
-    assert!(one.lattice().admits(&sets), "{:?}", both.path);
+    for path in [&both.path, &both.legal] {
+        let sets: Vec<u32> = path.iter().map(|&state| 1 << state).collect();
+        assert!(one.lattice().admits(&sets), "{path:?}");
+    }
     let turned = BiLstmCrfConfig { reversed: true, ..one.config().clone() };
     let turned = BiLstmCrf::new(turned, Weights::random(|name| datasets::rng(4, name, 0))).unwrap();
     assert!(Predictor::new(vec![one, turned]).is_err());
@@ -111,7 +113,7 @@ fn every_test_source_is_reported_beside_its_floors() {
         }
         let row = &result.rows[0];
         assert_eq!((row.metric.as_str(), row.value), ("q3_acc", Some(f64::from(right) / f64::from(total))));
-        assert_eq!(row.baselines.len(), 8);
+        assert_eq!(row.baselines.len(), 9);
         assert!(row.baselines.iter().all(|b| b.value.is_some() && b.gain.is_some()));
         assert_eq!(result.dataset.files.len(), 2);
     }

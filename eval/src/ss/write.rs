@@ -127,7 +127,7 @@ mod tests {
         let classes = q3.iter().enumerate().map(|(at, &state)| one(at, state)).collect();
         let q8 = vec![[0.125; 8]; l];
         let prediction = Prediction { q8: q3.iter().map(|&s| [0, 3, 7][usize::from(s)]).collect(), q3 };
-        (named, prediction, Posterior { q8, q3: classes, path: vec![7; l] })
+        (named, prediction, Posterior { q8, q3: classes, path: vec![7; l], legal: vec![7; l] })
     }
 
     fn text(write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> String {
