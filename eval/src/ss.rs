@@ -15,9 +15,10 @@ use serde_json::{Map, json};
 
 use crate::baseline::ss::Majority;
 use crate::dataset::hashed;
+use crate::metric::boundary::Boundaries;
 use crate::metric::calibration::{ece, reliability};
 use crate::metric::classification::{Confusion, harmonic_mean};
-use crate::metric::segment::{Borders, Sov};
+use crate::metric::sov::Sov;
 use crate::report::{Chart, Dataset, Results, Row, Sample};
 use crate::{Comparison, Kind};
 
@@ -45,7 +46,7 @@ pub struct Scores {
     pub q3: Confusion,
     sov8: Sov,
     sov3: Sov,
-    borders: Borders,
+    boundaries: Boundaries,
     /// Chains with a label, and the sums of their accuracies in Q8 and Q3.
     chains: (usize, f64, f64),
 }
@@ -57,7 +58,7 @@ impl Scores {
             q3: Confusion::new(label::Q3.len()),
             sov8: Sov::default(),
             sov3: Sov::default(),
-            borders: Borders::default(),
+            boundaries: Boundaries::default(),
             chains: (0, 0.0, 0.0),
         }
     }
@@ -78,7 +79,7 @@ impl Scores {
             q3,
             sov8: Sov::of(&record.q8, &prediction.q8, label::Q8.len() as u8),
             sov3: Sov::of(&record.q3, &prediction.q3, label::Q3.len() as u8),
-            borders: Borders::of(&record.q3, &prediction.q3, label::Q3.len() as u8),
+            boundaries: Boundaries::of(&record.q3, &prediction.q3, label::Q3.len() as u8),
         }
     }
 
@@ -88,7 +89,7 @@ impl Scores {
             sum.q3.merge(&scores.q3);
             sum.sov8.merge(scores.sov8);
             sum.sov3.merge(scores.sov3);
-            sum.borders.merge(scores.borders);
+            sum.boundaries.merge(scores.boundaries);
             let ((n, q8, q3), more) = (sum.chains, scores.chains);
             sum.chains = (n + more.0, q8 + more.1, q3 + more.2);
             sum
@@ -118,7 +119,7 @@ const METRICS: [Metric; 10] = [
     ("score", |s| s.q8.total().gt(&0).then(|| s.harmonic_mean())),
     ("q3_sov", |s| s.sov3.value()),
     ("q8_sov", |s| s.sov8.value()),
-    ("q3_borders_near", |s| s.borders.value()),
+    ("q3_boundaries_near", |s| s.boundaries.within_one()),
     ("q3_acc_chains", |s| (s.chains.0 > 0).then(|| s.chains.2 / s.chains.0 as f64)),
     ("q8_acc_chains", |s| (s.q8.total() > 0).then(|| s.chains.1 / s.chains.0 as f64)),
 ];

@@ -189,13 +189,13 @@ pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Resul
     universe.dice("ddg").shuffle(&mut ordered);
     let n = universe.members.len();
     let share = |part: usize| (n / part).clamp(3, ordered.len() / 4);
-    let (s2648, rest) = ordered.split_at(share(4));
-    let (fireprot, rest) = rest.split_at(share(8));
+    let (s2648, rest) = ordered.split_at(share(8));
+    let (fireprot, rest) = rest.split_at(share(16));
     let ssym_n = share(64);
     let ssym: Vec<usize> =
         s2648[..ssym_n * 2 / 5].iter().chain(&rest[..ssym_n - ssym_n * 2 / 5]).copied().collect();
-    write_s2648(universe, &mutations(universe, s2648, 16, S2648), out, truth)?;
-    write_fireprot(universe, &mutations(universe, fireprot, 16, FIREPROT), out, truth)?;
+    write_s2648(universe, &mutations(universe, s2648, 12, S2648), out, truth)?;
+    write_fireprot(universe, &mutations(universe, fireprot, 12, FIREPROT), out, truth)?;
     let mutations = mutations(universe, &ssym, 11, SSYM_DIRECT);
     let (mut direct, mut reverse) =
         (Sheet::new(SSYM_DIRECT, PROSTATA_HEADER), Sheet::new(SSYM_REVERSE, PROSTATA_HEADER));
