@@ -51,6 +51,8 @@ pub(crate) enum Q3Choice {
     Sums,
     /// The class of the chosen Q8 state
     Map,
+    /// Probability against commonness: for macro-F1
+    Prior,
 }
 
 /// What is asked of `peptalk predict ss`.
@@ -81,6 +83,7 @@ pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
             Q3Choice::Head => Q3::Head,
             Q3Choice::Sums => Q3::Sums,
             Q3Choice::Map => Q3::Map,
+            Q3Choice::Prior => Q3::Prior,
         },
         priors: Priors::load(folders.first().context("no model to predict with")?)?,
     };
@@ -150,7 +153,7 @@ pub(crate) fn import(
     let import = models::ss::torch::Import { alphabet, letters: datasets::residue::LETTERS, names, reversed };
     let model = BiLstmCrf::import(checkpoint, &import)?;
     model.save(out)?;
-    Priors { shares: [0.125; 8], tau: 0.0 }.save(out)?;
+    Priors { shares: [0.125; 8], tau: 0.0, q3_tau: 0.0 }.save(out)?;
     println!("{} weights: {}", model.params().counts().0, out.display());
     Ok(())
 }

@@ -27,7 +27,7 @@ fn place() -> tempfile::TempDir {
     };
     let model = BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap();
     model.save(&place.path().join("model")).unwrap();
-    Priors { shares: [0.125; 8], tau: 0.5 }.save(&place.path().join("model")).unwrap();
+    Priors { shares: [0.125; 8], tau: 0.5, q3_tau: 0.0 }.save(&place.path().join("model")).unwrap();
     let long = "MKTAYIAKQRQISFVKSHFSRQ".repeat(1819);
     let text = format!(
         ">b first\nMKTAYIAKQRQISF\nVKSHFSRQ*\n>empty\n>b again\nmkta-yiak\n>long\n{long}\n>dna\n{}\n>x\nMXBZ\n",

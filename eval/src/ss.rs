@@ -141,8 +141,8 @@ pub fn score(records: &[SsRecord], predictions: &[Prediction]) -> Scores {
 /// When a model or a table cannot be read, or nothing is held out.
 pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
     let predictor = Predictor::load(folders)?;
-    let priors = Priors::load(folders.first().context("no model to evaluate")?)?;
     let records = SsRecord::read(tables)?;
+    let priors = priors(&predictor, folders, &records)?;
     let train: Vec<&SsRecord> = records.iter().filter(|r| r.split == Split::Train).collect();
     let of = |q: fn(&SsRecord) -> &[u8], n: usize| {
         Majority::fit(n as u8, train.iter().map(|r| (r.sequence.as_str(), q(r))))
@@ -166,6 +166,18 @@ pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
         results.push(evaluate(&predictor, priors, &records, &floors, dataset)?);
     }
     Ok(results)
+}
+
+/// How common the states are, and what to hold against it: fitted for these models together on the validation part, or
+/// where the tables have none, as the first model was saved.
+fn priors(predictor: &Predictor, folders: &[PathBuf], records: &[SsRecord]) -> Result<Priors> {
+    let part = |split: Split| records.iter().filter(|r| r.split == split).cloned().collect::<Vec<_>>();
+    let (train, valid) = (part(Split::Train), part(Split::Valid));
+    if valid.is_empty() {
+        return Priors::load(folders.first().context("no model to evaluate")?);
+    }
+    let sequences: Vec<&str> = valid.iter().map(|r| r.sequence.as_str()).collect();
+    Ok(Priors::fit(&train, &valid, &predictor.predict(&sequences)?))
 }
 
 fn evaluate(
@@ -197,7 +209,7 @@ fn evaluate(
         ("viterbi", scores(&with(Q8::Path, Q3::Map))),
         ("legal", scores(&legal)),
         ("legal, smoothed", scores(&legal.iter().cloned().map(smoothed).collect::<Vec<_>>())),
-        ("prior-adjusted", scores(&with(Q8::Prior, Q3::Both))),
+        ("prior-adjusted", scores(&with(Q8::Prior, Q3::Prior))),
         ("q3 by its head", scores(&with(Q8::Marginal, Q3::Head))),
         ("q3 by sums", scores(&with(Q8::Marginal, Q3::Sums))),
     ];

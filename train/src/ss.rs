@@ -15,7 +15,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use eval::ss::{Decoder, Priors, Q8, score};
+use eval::ss::{Decoder, Priors, Q3, Q8, score};
 
 use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::ema::Ema;
@@ -186,7 +186,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
                 let posteriors = eval::ss::predict(&[&model], &sequences)?;
                 let priors = Priors::fit(&train, &valid, &posteriors);
                 let accurate = score(&valid, &Decoder::accurate(priors).all(&posteriors));
-                let adjusted = Decoder { q8: Q8::Prior, ..Decoder::accurate(priors) };
+                let adjusted = Decoder { q8: Q8::Prior, q3: Q3::Prior, priors };
                 let adjusted = score(&valid, &adjusted.all(&posteriors));
                 let better = at.validated(match config.keep {
                     Keep::Score => adjusted.harmonic_mean(),

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::dispatch;
+use crate::ops::kernel::{exp_all, vectorised};
 use crate::ops::lattice::{ANY, Lattice};
 use crate::tape::{Tape, Var};
 use crate::view::{Real, tensor, view};
@@ -168,9 +169,11 @@ struct Chain {
     transitions: Vec<f64>,
     start: Vec<f64>,
     end: Vec<f64>,
-    /// e^score, and its transpose.
+    /// e^score of the steps, its transpose, and those of beginnings and ends.
     factors: Vec<f64>,
     factors_t: Vec<f64>,
+    start_factors: Vec<f64>,
+    end_factors: Vec<f64>,
 }
 
 /// Expected counts, added up with signs: the gradient of a log Z.
@@ -219,12 +222,16 @@ impl Chain {
         let transitions = only(rows(transitions)?, &|at| lattice.may_step(at / k, at % k));
         let factors: Vec<f64> = transitions.iter().map(|s| s.exp()).collect();
         let factors_t = (0..k * k).map(|at| factors[at % k * k + at / k]).collect();
+        let start = only(rows(start)?, &|state| lattice.may_start(state));
+        let end = only(rows(end)?, &|state| lattice.may_end(state));
         Ok(Self {
             k,
             n_labels: c,
             labels: (0..k).map(|state| lattice.label(state)).collect(),
-            start: only(rows(start)?, &|state| lattice.may_start(state)),
-            end: only(rows(end)?, &|state| lattice.may_end(state)),
+            start_factors: start.iter().map(|s| s.exp()).collect(),
+            end_factors: end.iter().map(|s| s.exp()).collect(),
+            start,
+            end,
             transitions,
             factors,
             factors_t,
@@ -245,36 +252,34 @@ impl Chain {
         }
         // x[t, c] = e^(e[t, c] − max), f[t, j] = P(y_t = j | x_1..t), scale[t] = what f was divided by
         let n = emissions.len() / width;
-        let (mut x, mut f) = (vec![0.0; n * width], vec![0.0; n * k]);
-        let mut scale = vec![0.0; n];
+        let mut x = vec![f64::NEG_INFINITY; n * width];
         let mut log_z = 0.0;
-        for t in 0..n {
-            let (scores, x) = (&emissions[t * width..][..width], &mut x[t * width..][..width]);
+        for (t, (x, scores)) in x.chunks_exact_mut(width).zip(emissions.chunks_exact(width)).enumerate() {
             let agreeing = (0..width).filter(|&c| agrees(t, c));
             let top = agreeing.clone().map(|c| scores[c]).fold(f64::NEG_INFINITY, f64::max);
-            agreeing.for_each(|c| x[c] = (scores[c] - top).exp());
-            let (old, now) = f.split_at_mut(t * k);
-            let now = &mut now[..k];
-            match t {
-                0 => now.iter_mut().zip(&self.start).for_each(|(v, s)| *v = s.exp()),
-                _ => product(now, &old[(t - 1) * k..], &self.factors),
+            agreeing.for_each(|c| x[c] = scores[c] - top);
+            log_z += top;
+        }
+        exp_all(&mut x);
+        let (mut f, mut scale) = (vec![0.0; n * k], vec![0.0; n]);
+        filter(self, &x, &mut f, &mut scale);
+        let mut product = 1.0;
+        for &scale in &scale {
+            product *= scale;
+            // Few logarithms, and no product that leaves the range of numbers.
+            if !(1e-250..1e250).contains(&product) {
+                log_z += f64::ln(product);
+                product = 1.0;
             }
-            now.iter_mut().zip(&self.labels).for_each(|(v, &c)| *v *= x[c]);
-            scale[t] = now.iter().sum();
-            if scale[t] == 0.0 {
-                return None;
-            }
-            now.iter_mut().for_each(|v| *v /= scale[t]);
-            log_z += top + f64::ln(scale[t]);
         }
         let last = &f[(n - 1) * k..];
-        let ends: f64 = last.iter().zip(&self.end).map(|(f, s)| f * s.exp()).sum();
-        log_z += ends.ln();
+        let ends: f64 = last.iter().zip(&self.end_factors).map(|(f, s)| f * s).sum();
+        log_z += product.ln() + ends.ln();
         if !log_z.is_finite() {
             return None;
         }
         if let Some((expected, sign)) = expected {
-            self.expect(&x, &f, &scale, ends, expected, sign);
+            expect(self, &x, &f, &scale, ends, expected, sign);
         }
         Some(log_z)
     }
@@ -288,7 +293,7 @@ impl Chain {
             let (old, now) = f.split_at_mut(t * k);
             let now = &mut now[..k];
             match t {
-                0 => now.iter_mut().zip(&self.start).for_each(|(v, s)| *v = s.exp()),
+                0 => now.copy_from_slice(&self.start_factors),
                 _ => product(now, &old[(t - 1) * k..], &self.factors),
             }
             let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -297,7 +302,7 @@ impl Chain {
             now.iter_mut().for_each(|v| *v /= sum);
         }
         let mut path = vec![0; n];
-        let mut onward: Vec<f64> = self.end.iter().map(|s| s.exp()).collect();
+        let mut onward = self.end_factors.clone();
         for (t, out) in path.iter_mut().enumerate().rev() {
             let weights = f[t * k..][..k].iter().zip(&onward).map(|(f, o)| f * o);
             let total: f64 = weights.clone().sum();
@@ -317,43 +322,6 @@ impl Chain {
             onward.copy_from_slice(&self.factors_t[state * k..][..k]);
         }
         Some(path)
-    }
-
-    /// The way back: b[t, i] is scaled so that `f ⊙ b` are the marginals of states.
-    fn expect(&self, x: &[f64], f: &[f64], scale: &[f64], ends: f64, expected: &mut Expected, sign: f64) {
-        let (k, width, n) = (self.k, self.n_labels, scale.len());
-        let mut b: Vec<f64> = self.end.iter().map(|s| s.exp() / ends).collect();
-        let mut pairs = vec![0.0; k * k];
-        let mut reached = vec![0.0; k];
-        for t in (0..n).rev() {
-            let f_now = &f[t * k..][..k];
-            let out = &mut expected.emissions[t * width..][..width];
-            for j in 0..k {
-                let marginal = sign * f_now[j] * b[j];
-                out[self.labels[j]] += marginal;
-                if t == 0 {
-                    expected.start[j] += marginal;
-                }
-                if t == n - 1 {
-                    expected.end[j] += marginal;
-                }
-            }
-            if t > 0 {
-                for j in 0..k {
-                    reached[j] = x[t * width + self.labels[j]] * b[j] / scale[t];
-                }
-                // P(y_{t−1} = i, y_t = j) = f[t−1, i] · e^transition · reached[j]; the factor is put in at the end.
-                for (pairs, &f) in pairs.chunks_exact_mut(k).zip(&f[(t - 1) * k..]) {
-                    if f != 0.0 {
-                        pairs.iter_mut().zip(&reached).for_each(|(p, r)| *p += f * r);
-                    }
-                }
-                product(&mut b, &reached, &self.factors_t);
-            }
-        }
-        for ((out, p), factor) in expected.transitions.iter_mut().zip(&pairs).zip(&self.factors) {
-            *out += sign * p * factor;
-        }
     }
 
     /// Viterbi in max-plus with back-pointers. `None` if there is no path.
@@ -441,7 +409,72 @@ impl Chain {
     }
 }
 
+vectorised! {
+    /// The way there: f and the scales from x; zeros from where no path goes on.
+    fn filter [] [] (chain: &Chain, x: &[f64], f: &mut [f64], scale: &mut [f64]) {
+        let (k, width) = (chain.k, chain.n_labels);
+        for (t, (x, scale)) in x.chunks_exact(width).zip(scale).enumerate() {
+            let (old, now) = f.split_at_mut(t * k);
+            let now = &mut now[..k];
+            match t {
+                0 => now.copy_from_slice(&chain.start_factors),
+                _ => product(now, &old[(t - 1) * k..], &chain.factors),
+            }
+            now.iter_mut().zip(&chain.labels).for_each(|(v, &c)| *v *= x[c]);
+            *scale = now.iter().sum();
+            if *scale == 0.0 {
+                return;
+            }
+            let inverse = 1.0 / *scale;
+            now.iter_mut().for_each(|v| *v *= inverse);
+        }
+    }
+}
+
+vectorised! {
+    /// The way back: b[t, i] is scaled so that `f ⊙ b` are the marginals of states.
+    fn expect [] [] (
+        chain: &Chain, x: &[f64], f: &[f64], scale: &[f64], ends: f64, expected: &mut Expected, sign: f64
+    ) {
+        let (k, width, n) = (chain.k, chain.n_labels, scale.len());
+        let mut b: Vec<f64> = chain.end_factors.iter().map(|s| s / ends).collect();
+        let mut pairs = vec![0.0; k * k];
+        let mut reached = vec![0.0; k];
+        for t in (0..n).rev() {
+            let f_now = &f[t * k..][..k];
+            let out = &mut expected.emissions[t * width..][..width];
+            for j in 0..k {
+                let marginal = sign * f_now[j] * b[j];
+                out[chain.labels[j]] += marginal;
+                if t == 0 {
+                    expected.start[j] += marginal;
+                }
+                if t == n - 1 {
+                    expected.end[j] += marginal;
+                }
+            }
+            if t > 0 {
+                let inverse = 1.0 / scale[t];
+                for j in 0..k {
+                    reached[j] = x[t * width + chain.labels[j]] * b[j] * inverse;
+                }
+                // P(y_{t−1} = i, y_t = j) = f[t−1, i] · e^transition · reached[j]; the factor is put in at the end.
+                for (pairs, &f) in pairs.chunks_exact_mut(k).zip(&f[(t - 1) * k..]) {
+                    if f != 0.0 {
+                        pairs.iter_mut().zip(&reached).for_each(|(p, r)| *p += f * r);
+                    }
+                }
+                product(&mut b, &reached, &chain.factors_t);
+            }
+        }
+        for ((out, p), factor) in expected.transitions.iter_mut().zip(&pairs).zip(&chain.factors) {
+            *out += sign * p * factor;
+        }
+    }
+}
+
 /// `out[j] = Σ_i v[i] · matrix[i, j]`, skipping the zeros of `v` (most of them, where labels are known).
+#[inline(always)]
 fn product(out: &mut [f64], v: &[f64], matrix: &[f64]) {
     out.fill(0.0);
     for (&v, row) in v.iter().zip(matrix.chunks_exact(out.len())) {
