@@ -227,18 +227,24 @@ fn evaluate(
         comparison.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))))
     };
     let mut rows: Vec<Row> = METRICS.iter().map(|(name, value)| row(name, value)).collect();
+    // The details are of the model alone.
+    let alone = Comparison::new(&lengths, &clusters, &own)?;
+    let detail = |name: &str, letter: u8, value: &(dyn Fn(&Scores) -> Option<f64> + Sync)| {
+        let row = alone.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))));
+        row.filtered(&(letter as char).to_string())
+    };
     for (at, &letter) in label::Q8.iter().enumerate() {
-        rows.push(row("q8_f1", &|s| s.q8.f1(at)).filtered(&(letter as char).to_string()));
+        rows.push(detail("q8_f1", letter, &|s| s.q8.f1(at)));
     }
     for (at, &letter) in label::Q3.iter().enumerate() {
-        rows.push(row("q3_f1", &|s| s.q3.f1(at)).filtered(&(letter as char).to_string()));
+        rows.push(detail("q3_f1", letter, &|s| s.q3.f1(at)));
     }
     for (name, from, below) in LENGTHS {
         let value = |chains: &[(&Scores, &usize)]| {
             let inside = chains.iter().filter(|(_, n)| (from..below).contains(*n)).map(|(s, _)| *s);
             Scores::sum(inside).q3.accuracy()
         };
-        rows.push(comparison.row("q3_acc", true, value).filtered(name));
+        rows.push(alone.row("q3_acc", true, value).filtered(name));
     }
 
     let (right, confidence) = calibration_pairs(records, &posteriors, accurate.q3);
