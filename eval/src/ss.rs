@@ -227,26 +227,7 @@ fn evaluate(
         comparison.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))))
     };
     let mut rows: Vec<Row> = METRICS.iter().map(|(name, value)| row(name, value)).collect();
-    // The details are of the model alone.
-    let alone = Comparison::new(&lengths, &clusters, &own)?;
-    let detail = |name: &str, letter: u8, value: &(dyn Fn(&Scores) -> Option<f64> + Sync)| {
-        let row = alone.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))));
-        row.filtered(&(letter as char).to_string())
-    };
-    for (at, &letter) in label::Q8.iter().enumerate() {
-        rows.push(detail("q8_f1", letter, &|s| s.q8.f1(at)));
-    }
-    for (at, &letter) in label::Q3.iter().enumerate() {
-        rows.push(detail("q3_f1", letter, &|s| s.q3.f1(at)));
-    }
-    for (name, from, below) in LENGTHS {
-        let value = |chains: &[(&Scores, &usize)]| {
-            let inside = chains.iter().filter(|(_, n)| (from..below).contains(*n)).map(|(s, _)| *s);
-            Scores::sum(inside).q3.accuracy()
-        };
-        rows.push(alone.row("q3_acc", true, value).filtered(name));
-    }
-
+    rows.extend(details(&Comparison::new(&lengths, &clusters, &own)?));
     let (right, confidence) = calibration_pairs(records, &posteriors, accurate.q3);
     let total = Scores::sum(&own);
     let chart = |title: &str, letters: &[u8], matrix: &Confusion| Chart::Confusion {
@@ -272,6 +253,24 @@ fn evaluate(
         ],
         samples: samples.map(|(at, (record, (p, s)))| sample(at, record, p, s)).collect(),
     })
+}
+
+/// F1 of each state, and accuracy by the length of the chain: of the model alone.
+fn details(alone: &Comparison<'_, Scores, usize>) -> Vec<Row> {
+    let f1 = |name: &str, letter: u8, value: &(dyn Fn(&Scores) -> Option<f64> + Sync)| {
+        let row = alone.row(name, true, |chains| value(&Scores::sum(chains.iter().map(|c| c.0))));
+        row.filtered(&(letter as char).to_string())
+    };
+    let q8 = label::Q8.iter().enumerate().map(|(at, &letter)| f1("q8_f1", letter, &|s| s.q8.f1(at)));
+    let q3 = label::Q3.iter().enumerate().map(|(at, &letter)| f1("q3_f1", letter, &|s| s.q3.f1(at)));
+    let lengths = LENGTHS.iter().map(|&(name, from, below)| {
+        let value = |chains: &[(&Scores, &usize)]| {
+            let inside = chains.iter().filter(|(_, n)| (from..below).contains(*n)).map(|(s, _)| *s);
+            Scores::sum(inside).q3.accuracy()
+        };
+        alone.row("q3_acc", true, value).filtered(name)
+    });
+    q8.chain(q3).chain(lengths).collect()
 }
 
 /// Of every labelled residue, whether its most probable class is right, and that probability.

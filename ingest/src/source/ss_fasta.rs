@@ -124,7 +124,9 @@ mod tests {
         serde_json::from_value(serde_json::json!({ "min_length": 3, "source": [source] })).unwrap()
     }
 
-    fn ingest(labels: &str) -> Result<(Vec<SsRow>, Vec<ProteinRow>, Vec<FileCounts>), Error> {
+    type Ingested = (Vec<SsRow>, Vec<ProteinRow>, Vec<FileCounts>);
+
+    fn ingest(labels: &str) -> Result<Ingested, Error> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [("s.fasta", SEQUENCES), ("l.fasta", labels), ("m.fasta", MASK)] {
             fs_err::write(folder.path().join(name), text).unwrap();

@@ -101,6 +101,9 @@ pub fn crf_viterbi(
     paths.collect::<Option<_>>().ok_or_else(no_path)
 }
 
+/// The labels of a path, and its score.
+pub type ScoredPath = (Vec<u8>, f64);
+
 /// Labels and score of every row's `n_best` best paths, best first; fewer where the lattice has fewer.
 ///
 /// # Shapes
@@ -114,7 +117,7 @@ pub fn crf_best_paths(
     lattice: &Lattice,
     lengths: &[usize],
     n_best: usize,
-) -> Result<Vec<Vec<(Vec<u8>, f64)>>> {
+) -> Result<Vec<Vec<ScoredPath>>> {
     let chain = Chain::new(emissions, weights, lattice, lengths)?;
     let (_, l, c) = emissions.dims3()?;
     let all = rows(emissions)?;
@@ -367,7 +370,7 @@ impl Chain {
     }
 
     /// The same for the `n_best` best: every state keeps as many ways to it, each with where it came from (state, rank).
-    fn best_paths(&self, emissions: &[f64], n_best: usize) -> Vec<(Vec<u8>, f64)> {
+    fn best_paths(&self, emissions: &[f64], n_best: usize) -> Vec<ScoredPath> {
         type Way = (f64, usize, usize);
         let (k, width) = (self.k, self.n_labels);
         if emissions.is_empty() || n_best == 0 {

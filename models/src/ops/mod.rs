@@ -24,7 +24,7 @@ pub use activation::{gelu, relu, sigmoid, silu, tanh};
 pub use attention::{KeyMask, attention};
 pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, sub, sum};
 pub use conv::conv;
-pub use crf::{CrfWeights, crf_best_paths, crf_loss, crf_marginals, crf_sample, crf_viterbi};
+pub use crf::{CrfWeights, ScoredPath, crf_best_paths, crf_loss, crf_marginals, crf_sample, crf_viterbi};
 pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
 pub use embedding::{embedding, replace_rows};
