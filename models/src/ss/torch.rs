@@ -1,6 +1,7 @@
 //! Checkpoints of the same network that PyTorch or PyTorch Lightning wrote.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::pickle::read_all_with_key;
@@ -84,11 +85,9 @@ impl BiLstmCrf {
 
 /// The tensors of a file by name. Lightning keeps them under `state_dict`.
 fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let start = match fs_err::read(path) {
-        Ok(bytes) => bytes.starts_with(b"PK"),
-        Err(error) => bail!("{error}"),
-    };
-    if !start {
+    let mut magic = vec![];
+    fs_err::File::open(path)?.take(2).read_to_end(&mut magic)?;
+    if magic != b"PK" {
         return read_safetensors(path);
     }
     let found = match read_all_with_key(path, Some("state_dict")) {
