@@ -131,12 +131,15 @@ enum Predict {
         /// Where to write the predictions
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
+        /// How predictions are written
         #[arg(long, value_enum, default_value_t = predict::Format::Csv)]
         format: predict::Format,
-        #[arg(long, value_enum, default_value_t = predict::Q8Choice::Marginal)]
-        q8: predict::Q8Choice,
-        #[arg(long, value_enum, default_value_t = predict::Q3Choice::Both)]
-        q3: predict::Q3Choice,
+        /// How Q8 is chosen
+        #[arg(long, value_parser = predict::q8(), default_value = "marginal")]
+        q8: eval::ss::Q8,
+        /// How Q3 is chosen
+        #[arg(long, value_parser = predict::q3(), default_value = "both")]
+        q3: eval::ss::Q3,
         /// The file's sequences are written from C to N, as those of NPPE-2; so are the predictions
         #[arg(long)]
         backwards: bool,

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use datasets::sequences::{Named, Sequences};
-use eval::ss::{Decoder, Posterior, Prediction, Predictor, Priors, Q3, Q8, write};
+use eval::ss::{Decoder, Posterior, Predictor, Priors, Q3, Q8, write};
 use models::ss::BiLstmCrf;
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+use crate::stages::model_in;
 
 /// Residues that are read and predicted before they are written: bounds the memory.
 const CHUNK_RESIDUES: usize = 1 << 17;
@@ -27,40 +32,47 @@ pub(crate) enum Format {
     Horiz,
 }
 
-/// How Q8 is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Q8Choice {
-    /// The most probable state of each residue: for accuracy
-    Marginal,
-    /// The legal path with the most residues right on average: no helix shorter than DSSP has them
-    Legal,
-    /// The path that is most probable as a whole (Viterbi)
-    Path,
-    /// Probability against commonness: for macro-F1
-    Prior,
+/// Names of [`Q8`] and what they are for.
+const Q8_CHOICES: [(&str, &str); 4] = [
+    ("marginal", "The most probable state of each residue: for accuracy"),
+    ("legal", "The legal path with the most residues right on average: no helix shorter than DSSP has them"),
+    ("path", "The path that is most probable as a whole (Viterbi)"),
+    ("prior", "Probability against commonness: for macro-F1"),
+];
+
+/// Names of [`Q3`] and what they are for.
+const Q3_CHOICES: [(&str, &str); 5] = [
+    ("both", "The Q3 head and the sums together"),
+    ("head", "The Q3 head"),
+    ("sums", "The class whose Q8 states are most probable together"),
+    ("map", "The class of the chosen Q8 state"),
+    ("prior", "Probability against commonness: for macro-F1"),
+];
+
+fn choice<T>(choices: &'static [(&str, &str)]) -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    let values = choices.iter().map(|&(name, help)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(values).try_map(|name| T::deserialize(Value::String(name)))
 }
 
-/// How Q3 is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Q3Choice {
-    /// The Q3 head and the sums together
-    Both,
-    /// The Q3 head
-    Head,
-    /// The class whose Q8 states are most probable together
-    Sums,
-    /// The class of the chosen Q8 state
-    Map,
-    /// Probability against commonness: for macro-F1
-    Prior,
+/// Reads how Q8 is chosen.
+pub(crate) fn q8() -> impl TypedValueParser<Value = Q8> {
+    choice(&Q8_CHOICES)
+}
+
+/// Reads how Q3 is chosen.
+pub(crate) fn q3() -> impl TypedValueParser<Value = Q3> {
+    choice(&Q3_CHOICES)
 }
 
 /// What is asked of `peptalk predict ss`.
 pub(crate) struct Options {
     pub(crate) models: Vec<PathBuf>,
     pub(crate) format: Format,
-    pub(crate) q8: Q8Choice,
-    pub(crate) q3: Q3Choice,
+    pub(crate) q8: Q8,
+    pub(crate) q3: Q3,
     pub(crate) backwards: bool,
 }
 
@@ -71,62 +83,87 @@ pub(crate) struct Options {
 pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
     let folders: Vec<PathBuf> = options.models.iter().map(|folder| model_in(folder)).collect();
     let predictor = Predictor::load(&folders)?;
-    let decoder = Decoder {
-        q8: match options.q8 {
-            Q8Choice::Marginal => Q8::Marginal,
-            Q8Choice::Path => Q8::Path,
-            Q8Choice::Legal => Q8::Legal,
-            Q8Choice::Prior => Q8::Prior,
-        },
-        q3: match options.q3 {
-            Q3Choice::Both => Q3::Both,
-            Q3Choice::Head => Q3::Head,
-            Q3Choice::Sums => Q3::Sums,
-            Q3Choice::Map => Q3::Map,
-            Q3Choice::Prior => Q3::Prior,
-        },
-        priors: Priors::load(folders.first().context("no model to predict with")?)?,
+    let priors = Priors::load(folders.first().context("no model to predict with")?)?;
+    let decoder = Decoder { q8: options.q8, q3: options.q3, priors };
+    let notes = match options.format {
+        Format::Csv | Format::Jsonl => {
+            ensure!(!out.is_dir(), "{} is a folder; this format is one file", out.display());
+            let mut notes = Notes::default();
+            datasets::atomic_write(out, |file| {
+                let mut file = BufWriter::new(file);
+                if options.format == Format::Csv {
+                    write::csv_header(&mut file)?;
+                }
+                notes = each(input, &predictor, options.backwards, |named, posterior| {
+                    let said = decoder.decode(posterior);
+                    match options.format {
+                        Format::Csv => write::csv(&mut file, named, &said)?,
+                        _ => write::jsonl(&mut file, named, &said, posterior, decoder.q3)?,
+                    }
+                    Ok(())
+                })?;
+                anyhow::Ok(file.flush()?)
+            })?;
+            notes
+        }
+        Format::Ss2 | Format::Horiz => {
+            fs_err::create_dir_all(out)?;
+            let extension = if options.format == Format::Ss2 { "ss2" } else { "horiz" };
+            let mut names = BTreeSet::new();
+            each(input, &predictor, options.backwards, |named, posterior| {
+                let (said, classes) = (decoder.decode(posterior), posterior.classes(decoder.q3));
+                datasets::atomic_write(&out.join(file_name(named, extension, &mut names)), |file| {
+                    let mut file = BufWriter::new(file);
+                    match options.format {
+                        Format::Ss2 => write::ss2(&mut file, named, &said, &classes)?,
+                        _ => write::horiz(&mut file, named, &said, &classes)?,
+                    }
+                    anyhow::Ok(file.flush()?)
+                })
+            })?
+        }
     };
-    let mut writer = Writer::new(out, options.format)?;
+    notes.say();
+    println!("{} predictions: {}", notes.n, out.display());
+    Ok(())
+}
+
+/// Hands every sequence and what is thought of it to `write`, in the order and the direction of the file.
+fn each(
+    input: &Path,
+    predictor: &Predictor,
+    backwards: bool,
+    mut write: impl FnMut(&Named, &Posterior) -> Result<()>,
+) -> Result<Notes> {
     let mut notes = Notes::default();
-    let mut chunk: Vec<Named> = vec![];
-    let mut residues = 0;
-    let mut sequences = Sequences::open(input)?;
-    loop {
-        let next = sequences.next().transpose()?;
-        let ends = next.is_none();
-        if let Some(named) = next {
+    let mut sequences = Sequences::open(input)?.peekable();
+    while sequences.peek().is_some() {
+        let (mut chunk, mut residues): (Vec<Named>, usize) = (vec![], 0);
+        while residues < CHUNK_RESIDUES
+            && let Some(named) = sequences.next()
+        {
+            let named = named?;
             notes.see(&named);
             residues += named.sequence.len();
             chunk.push(named);
         }
-        if ends || residues >= CHUNK_RESIDUES {
-            let texts: Vec<String> =
-                chunk.iter().map(|named| directed(&named.sequence, options.backwards)).collect();
-            let known: Vec<&str> = texts.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
-            let mut posteriors = predictor.predict(&known)?.into_iter();
-            for named in chunk.drain(..) {
-                // A sequence without residues has an output without states.
-                let nothing = Posterior { q8: vec![], q3: vec![], path: vec![], legal: vec![] };
-                let mut posterior = match named.sequence.is_empty() {
-                    true => nothing,
-                    false => posteriors.next().context("a sequence without a prediction")?,
-                };
-                if options.backwards {
-                    posterior.reverse();
-                }
-                writer.write(&named, &decoder.decode(&posterior), &posterior, decoder.q3)?;
+        let texts: Vec<String> = chunk.iter().map(|named| directed(&named.sequence, backwards)).collect();
+        let known: Vec<&str> = texts.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let mut posteriors = predictor.predict(&known)?.into_iter();
+        for named in &chunk {
+            // A sequence without residues has an output without states.
+            let nothing = Posterior { q8: vec![], q3: vec![], path: vec![], legal: vec![] };
+            let mut posterior = match named.sequence.is_empty() {
+                true => nothing,
+                false => posteriors.next().context("a sequence without a prediction")?,
+            };
+            if backwards {
+                posterior.reverse();
             }
-            residues = 0;
-        }
-        if ends {
-            break;
+            write(named, &posterior)?;
         }
     }
-    writer.finish()?;
-    notes.say();
-    println!("{} predictions: {}", notes.n, out.display());
-    Ok(())
+    Ok(notes)
 }
 
 fn hash(id: &str) -> u64 {
@@ -156,12 +193,6 @@ pub(crate) fn import(
     Priors { shares: [0.125; 8], tau: 0.0, q3_tau: 0.0 }.save(out)?;
     println!("{} weights: {}", model.params().counts().0, out.display());
     Ok(())
-}
-
-/// A run folder stands for the model in it.
-fn model_in(folder: &Path) -> PathBuf {
-    let inside = folder.join("model");
-    if inside.is_dir() { inside } else { folder.to_owned() }
 }
 
 /// What is odd about the sequences, counted.
@@ -202,60 +233,6 @@ impl Notes {
                 tracing::warn!("{n} sequences {what}");
             }
         }
-    }
-}
-
-/// One file of all predictions, or a folder with one for each.
-enum Writer {
-    File { format: Format, out: BufWriter<fs_err::File>, temporary: PathBuf, place: PathBuf },
-    Folder { format: Format, place: PathBuf, names: BTreeSet<String> },
-}
-
-impl Writer {
-    fn new(place: &Path, format: Format) -> Result<Self> {
-        if matches!(format, Format::Ss2 | Format::Horiz) {
-            fs_err::create_dir_all(place)?;
-            let names = BTreeSet::new();
-            return Ok(Self::Folder { format, place: place.to_owned(), names });
-        }
-        ensure!(!place.is_dir(), "{} is a folder; this format is one file", place.display());
-        if let Some(folder) = place.parent() {
-            fs_err::create_dir_all(folder)?;
-        }
-        let temporary = PathBuf::from(format!("{}.tmp", place.display()));
-        let mut out = BufWriter::new(fs_err::File::create(&temporary)?);
-        if format == Format::Csv {
-            write::csv_header(&mut out)?;
-        }
-        Ok(Self::File { format, out, temporary, place: place.to_owned() })
-    }
-
-    fn write(&mut self, named: &Named, said: &Prediction, posterior: &Posterior, q3: Q3) -> Result<()> {
-        match self {
-            Self::File { format: Format::Csv, out, .. } => write::csv(out, named, said)?,
-            Self::File { out, .. } => write::jsonl(out, named, said, posterior, q3)?,
-            Self::Folder { format, place, names } => {
-                let (extension, vertical) =
-                    if *format == Format::Ss2 { ("ss2", true) } else { ("horiz", false) };
-                let mut out =
-                    BufWriter::new(fs_err::File::create(place.join(file_name(named, extension, names)))?);
-                let classes = posterior.classes(q3);
-                match vertical {
-                    true => write::ss2(&mut out, named, said, &classes)?,
-                    false => write::horiz(&mut out, named, said, &classes)?,
-                }
-                out.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        if let Self::File { out, temporary, place, .. } = self {
-            out.flush()?;
-            fs_err::rename(temporary, place)?;
-        }
-        Ok(())
     }
 }
 

@@ -146,18 +146,23 @@ pub(crate) fn evaluate(
     out: &Path,
 ) -> Result<()> {
     let config = eval::Config { tasks: vec![task.to_owned()], ..config.clone() };
-    // A run folder stands for the model in it and gives it its name.
+    // A run folder gives the model in it its name.
     let named = |folder: &PathBuf| {
         let run = if folder.ends_with("model") { folder.parent().unwrap_or(folder) } else { folder };
         let name = run.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned());
-        let inside = folder.join("model");
-        (name, if inside.is_dir() { inside } else { folder.clone() })
+        (name, model_in(folder))
     };
     let policies: Vec<(String, PathBuf)> = models.iter().map(named).collect();
     let folders: Vec<PathBuf> = policies.iter().map(|(_, folder)| folder.clone()).collect();
     let models = Models { contact: folders.first().cloned(), ss: folders, policies };
     println!("report: {}", eval::run(&config, tables, &models, &[], out)?.display());
     Ok(())
+}
+
+/// A run folder stands for the model in it.
+pub(crate) fn model_in(folder: &Path) -> PathBuf {
+    let inside = folder.join("model");
+    if inside.is_dir() { inside } else { folder.to_owned() }
 }
 
 /// `peptalk run`: all stages of a recipe, in order.

@@ -122,10 +122,10 @@ impl Sequences {
                 None => return Ok(None),
             }
         };
-        let fields: Vec<&str> = row.split(',').map(|field| field.trim().trim_matches('"')).collect();
+        let fields = csv_fields(&row).map_err(|e| self.fault(self.line, &e.to_string()))?;
         match fields.get(id).zip(fields.get(seq)) {
             // Every letter of a table has a label: its last `*` is a residue, not a stop.
-            Some((id, text)) => self.named((*id).to_owned(), &text.replace('*', "X"), self.line).map(Some),
+            Some((id, text)) => self.named(id.clone(), &text.replace('*', "X"), self.line).map(Some),
             None => Err(self.fault(self.line, "a row without the columns id and seq")),
         }
     }
@@ -148,6 +148,21 @@ impl Iterator for Sequences {
             Format::Csv(id, seq) => self.next_csv(id, seq).transpose(),
         }
     }
+}
+
+/// The fields of one line of CSV, without blanks around them.
+///
+/// # Errors
+/// When its quotes do not match.
+pub fn csv_fields(line: &str) -> Result<Vec<String>, csv::Error> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .buffer_capacity(line.len().max(64))
+        .from_reader(line.as_bytes());
+    let mut record = csv::StringRecord::new();
+    reader.read_record(&mut record)?;
+    Ok(record.iter().map(|field| field.trim().to_owned()).collect())
 }
 
 fn identifier(header: &str) -> String {
@@ -182,8 +197,10 @@ mod tests {
 
     #[test]
     fn csv_keeps_a_letter_for_every_label() {
-        let text = b"id,seq\n0,FFKG*\n1,\"MK*T\"\n\n2,\n";
-        assert_eq!(read(text).unwrap(), [named("0", "FFKGX", 2), named("1", "MKXT", 3), named("2", "", 5)]);
+        let text = b"id,seq\n0,FFKG*\n1,\"MK*T\"\n\n2,\n\"a,\"\"b\"\"\",MK\n";
+        let quoted = named("a,\"b\"", "MK", 6);
+        let want = [named("0", "FFKGX", 2), named("1", "MKXT", 3), named("2", "", 5), quoted];
+        assert_eq!(read(text).unwrap(), want);
     }
 
     #[test]
@@ -193,6 +210,7 @@ mod tests {
             (b"MKT\n", 1, "expected a FASTA header"),
             (b">a\nMK\n>b\nM1K\n", 3, "sequence b: character '1' at position 2"),
             (b"id,seq\n7\n", 2, "without the columns"),
+            (b"id,seq\n1,MK\n2,M\xffK\n", 3, "UTF-8"),
             (b">a\nM\xffK\n", 2, "UTF-8"),
         ] {
             let error = read(bytes).unwrap_err().to_string();

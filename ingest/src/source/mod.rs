@@ -141,15 +141,7 @@ fn sequence_fault(error: SequenceError) -> Fault {
 
 /// The fields of a CSV line.
 pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .buffer_capacity(line.len().max(64))
-        .from_reader(line.as_bytes());
-    let mut record = csv::StringRecord::new();
-    let fault = |e: csv::Error| Fault::new(Reason::Malformed, e.to_string());
-    reader.read_record(&mut record).map_err(fault)?;
-    Ok(record.iter().map(|field| field.trim().to_owned()).collect())
+    datasets::sequences::csv_fields(line).map_err(|e| Fault::new(Reason::Malformed, e.to_string()))
 }
 
 /// The header line of a table, and the places of its columns.
