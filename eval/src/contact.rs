@@ -14,6 +14,7 @@ use models::fold::ContactClassifier;
 use serde_json::{Map, Value, json};
 
 use crate::baseline::contact::Separation;
+use crate::batch::in_batches;
 use crate::dataset::hashed;
 use crate::metric::contact::precision_at;
 use crate::report::{Dataset, Results, Row, Sample};
@@ -39,20 +40,8 @@ pub struct Prediction {
 /// # Errors
 /// On an empty sequence.
 pub fn predict(model: &ContactClassifier, sequences: &[&str]) -> Result<Vec<Prediction>> {
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&at| sequences[at].len());
-    let mut found: Vec<Option<Prediction>> = vec![None; sequences.len()];
-    let mut rest = &order[..];
-    while !rest.is_empty() {
-        let fits = |n: &usize| n * sequences[rest[n - 1]].len().pow(2) <= BATCH_PAIRS;
-        let n = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
-        let batch: Vec<&str> = rest[..n].iter().map(|&at| sequences[at]).collect();
-        for (&at, prediction) in rest.iter().zip(predict_batch(model, &batch)?) {
-            found[at] = Some(prediction);
-        }
-        rest = &rest[n..];
-    }
-    Ok(found.into_iter().flatten().collect())
+    let fits = |n: usize, longest: usize| n * longest.pow(2) <= BATCH_PAIRS;
+    in_batches(sequences, fits, |batch| predict_batch(model, batch))
 }
 
 fn predict_batch(model: &ContactClassifier, sequences: &[&str]) -> Result<Vec<Prediction>> {

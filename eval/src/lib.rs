@@ -5,6 +5,7 @@
 //! the gain over the best of them; [`report::write`] makes `results.json`, `samples_<task>.jsonl` and one HTML page.
 
 pub mod baseline;
+mod batch;
 mod compare;
 pub mod contact;
 mod dataset;

@@ -171,13 +171,13 @@ pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
 /// How common the states are, and what to hold against it: fitted for these models together on the validation part, or
 /// where the tables have none, as the first model was saved.
 fn priors(predictor: &Predictor, folders: &[PathBuf], records: &[SsRecord]) -> Result<Priors> {
-    let part = |split: Split| records.iter().filter(|r| r.split == split).cloned().collect::<Vec<_>>();
-    let (train, valid) = (part(Split::Train), part(Split::Valid));
+    let part = |split: Split| records.iter().filter(move |r| r.split == split);
+    let valid: Vec<SsRecord> = part(Split::Valid).cloned().collect();
     if valid.is_empty() {
         return Priors::load(folders.first().context("no model to evaluate")?);
     }
     let sequences: Vec<&str> = valid.iter().map(|r| r.sequence.as_str()).collect();
-    Ok(Priors::fit(&train, &valid, &predictor.predict(&sequences)?))
+    Ok(Priors::fit(part(Split::Train), &valid, &predictor.predict(&sequences)?))
 }
 
 fn evaluate(

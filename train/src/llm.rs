@@ -44,27 +44,14 @@ impl Corpus {
     /// As [`Records::read`], when the tables have a leak, and when `go.obo` is missing or broken.
     pub fn read(tables: &Path, config: &DataConfig) -> Result<Self> {
         refuse_leaks(tables)?;
-        let asks_go = config.tasks.iter().any(|task| task == "go");
-        let ontology = match asks_go {
-            true => Ontology::read(&tables.join("go.obo")).context("reading the ontology of the tables")?,
-            false => Ontology::default(),
-        };
         let options = Options {
             tasks: config.tasks.clone(),
             max_residues: config.max_residues,
             max_answer_chars: config.max_answer_chars,
             go_terms: config.go_terms,
         };
-        let most_specific = |terms: &[String]| {
-            let specific = ontology.most_specific(&ontology.propagate(terms));
-            let ids: Vec<&str> = specific.into_iter().map(|at| ontology.id(at)).collect();
-            terms.iter().filter(|term| ids.contains(&term.as_str())).cloned().collect()
-        };
-        let records = Records::read(tables, &options, &most_specific)?;
-        for (reason, n) in &records.left_out {
-            tracing::info!("left out: {n} × {reason}");
-        }
-        Ok(Self { records, ontology: Arc::new(ontology), alpha: config.alpha })
+        let eval::llm::Corpus { records, ontology } = eval::llm::Corpus::read(tables, &options)?;
+        Ok(Self { records, ontology, alpha: config.alpha })
     }
 
     /// The training questions of a stage; `stream` names its draws.

@@ -69,9 +69,13 @@ const FILE: &str = "decoder.json";
 impl Priors {
     /// Shares of the training labels, and the τ of a grid whose predictions of the validation chains have the best
     /// macro-F1.
-    pub fn fit(train: &[SsRecord], valid: &[SsRecord], posteriors: &[Posterior]) -> Self {
+    pub fn fit<'a>(
+        train: impl IntoIterator<Item = &'a SsRecord>,
+        valid: &[SsRecord],
+        posteriors: &[Posterior],
+    ) -> Self {
         let mut counts = [1.0; 8];
-        for &state in train.iter().flat_map(|r| &r.q8) {
+        for &state in train.into_iter().flat_map(|r| &r.q8) {
             if let Some(count) = counts.get_mut(usize::from(state)) {
                 *count += 1.0;
             }

@@ -10,6 +10,8 @@ use models::ops::{self, CrfWeights, Lattice};
 use models::ss::{BiLstmCrf, BiLstmCrfConfig};
 use models::{Tape, Var};
 
+use crate::batch::in_batches;
+
 /// Residues that are predicted together, padding included; no prediction depends on it.
 const BATCH_RESIDUES: usize = 1 << 14;
 
@@ -84,20 +86,8 @@ impl Predictor {
 /// # Errors
 /// On an empty sequence.
 pub fn predict(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Posterior>> {
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&at| sequences[at].len());
-    let mut found: Vec<Option<Posterior>> = vec![None; sequences.len()];
-    let mut rest = &order[..];
-    while !rest.is_empty() {
-        let fits = |n: &usize| n * sequences[rest[n - 1]].len() <= BATCH_RESIDUES;
-        let n = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
-        let batch: Vec<&str> = rest[..n].iter().map(|&at| sequences[at]).collect();
-        for (&at, posterior) in rest.iter().zip(predict_batch(models, &batch)?) {
-            found[at] = Some(posterior);
-        }
-        rest = &rest[n..];
-    }
-    Ok(found.into_iter().flatten().collect())
+    let fits = |n: usize, longest: usize| n * longest <= BATCH_RESIDUES;
+    in_batches(sequences, fits, |batch| predict_batch(models, batch))
 }
 
 fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Posterior>> {
@@ -117,7 +107,10 @@ fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Poster
         for (row, path) in paths.into_iter().enumerate() {
             let q8 = states(&q8.i((row, ..lengths[row]))?)?;
             let mut q3: Vec<[f32; 3]> = states(&output.q3.value().i((row, ..lengths[row]))?)?;
-            q3.iter_mut().for_each(softmax);
+            for p in &mut q3 {
+                let shares = ops::probabilities(p, 1.0);
+                p.copy_from_slice(&shares);
+            }
             match posteriors.get_mut(row) {
                 Some(sum) => {
                     sum.q8.as_flattened_mut().iter_mut().zip(q8.as_flattened()).for_each(|(s, p)| *s += p);
@@ -142,13 +135,6 @@ fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Poster
 fn states<const N: usize>(matrix: &Tensor) -> Result<Vec<[f32; N]>> {
     let numbers: Vec<f32> = matrix.flatten_all()?.to_vec1()?;
     Ok(numbers.as_chunks::<N>().0.to_vec())
-}
-
-fn softmax(logits: &mut [f32; 3]) {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    logits.iter_mut().for_each(|z| *z = (*z - top).exp());
-    let sum: f32 = logits.iter().sum();
-    logits.iter_mut().for_each(|p| *p /= sum);
 }
 
 /// The legal path with the largest sum of probabilities.
