@@ -188,6 +188,7 @@ fn reversed_files_are_turned_round() {
         files: vec![file.into()],
         companion: vec![],
         role: Role::Train,
+        exclude_homologs: false,
         reversed,
         licence: "made up".into(),
     };
@@ -228,6 +229,7 @@ fn one(kind: Kind, name: &str) -> Config {
         files: vec![name],
         companion: vec![],
         role: Role::Train,
+        exclude_homologs: false,
         reversed: false,
         licence,
     }];
@@ -272,7 +274,7 @@ fn faults_of_whole_files_name_file_place_and_cure() {
 #[test]
 fn faults_of_the_configuration_are_found_before_any_work() {
     let mut config = one(Kind::PpiPairs, "p.tsv");
-    config.kmer = 9;
+    config.kinship.kmer = 9;
     config.source.push(config.source[0].clone());
     let error = ingest::run(&config, Path::new("nowhere"), Path::new("nowhere/out")).unwrap_err().to_string();
     for part in ["kmer 9", "two sources are named \"one\"", "needs a dictionary"] {

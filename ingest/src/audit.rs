@@ -6,15 +6,14 @@ use datasets::table::{ProteinRow, Split};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::cluster::Words;
+use crate::config::{Config, Kinship};
+use crate::homology::Proteins;
 
 /// What was looked for, and the pairs of (held-out, training) protein ids that were found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Audit {
-    /// Word length of the containment test.
-    pub kmer: usize,
-    /// Its threshold.
-    pub containment: f64,
+    /// What makes two proteins alike.
+    pub kinship: Kinship,
     /// Proteins in Train.
     pub n_train: usize,
     /// Proteins in Valid or Test.
@@ -23,13 +22,15 @@ pub struct Audit {
     pub exact: Vec<(String, String)>,
     /// Pairs of one cluster.
     pub cluster: Vec<(String, String)>,
-    /// Pairs above the containment threshold.
+    /// Pairs of relatives.
     pub alike: Vec<(String, String)>,
+    /// Pairs with a significant alignment, of the test sources that exclude them.
+    pub homologs: Vec<(String, String)>,
 }
 
 impl Audit {
     /// Audits proteins by what they are, not by how the split was made.
-    pub fn new(proteins: &[ProteinRow], kmer: usize, containment: f64) -> Self {
+    pub fn new(proteins: &[ProteinRow], config: &Config) -> Self {
         let is_train = |i: usize| proteins[i].split == Split::Train;
         let is_held_out = |i: usize| matches!(proteins[i].split, Split::Valid | Split::Test);
         let id = |i: usize| proteins[i].protein_id.clone();
@@ -42,15 +43,18 @@ impl Audit {
             (0..proteins.len()).filter(|&i| is_held_out(i)).filter_map(twin).collect::<Vec<_>>()
         };
         let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
-        let alike = Words::new(&sequences, kmer).pairs(is_held_out, is_train, containment);
+        let kinship = Proteins::new(&config.kinship, &sequences);
+        let strict = config.strict_tests();
+        let is_strict = |i: usize| proteins[i].sources.iter().any(|s| strict.contains(s.as_str()));
+        let named = |pairs: Vec<(usize, usize)>| pairs.into_iter().map(|(i, j)| (id(i), id(j))).collect();
         Self {
-            kmer,
-            containment,
+            kinship: config.kinship.clone(),
             n_train: (0..proteins.len()).filter(|&i| is_train(i)).count(),
             n_held_out: (0..proteins.len()).filter(|&i| is_held_out(i)).count(),
             exact: twins(|p| &p.sequence),
             cluster: twins(|p| &p.cluster),
-            alike: alike.into_iter().map(|(i, j)| (id(i), id(j))).collect(),
+            alike: named(kinship.relatives(is_held_out, is_train)),
+            homologs: named(kinship.significant(is_strict, is_train)),
         }
     }
 
@@ -59,7 +63,12 @@ impl Audit {
     /// # Errors
     /// [`Error::Leak`] with the first ids.
     pub fn pass(&self) -> Result<(), Error> {
-        let kinds = [("same sequence", &self.exact), ("same cluster", &self.cluster), ("alike", &self.alike)];
+        let kinds = [
+            ("same sequence", &self.exact),
+            ("same cluster", &self.cluster),
+            ("relatives", &self.alike),
+            ("homologs", &self.homologs),
+        ];
         let n = kinds.iter().map(|(_, pairs)| pairs.len()).sum();
         if n == 0 {
             return Ok(());
@@ -74,9 +83,46 @@ impl Audit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dedup::ProteinClaim;
+
+    fn config(kinship: Kinship) -> Config {
+        let mut source = crate::source::test_context(crate::Kind::SsCsv).source;
+        (source.role, source.exclude_homologs) = (crate::Role::Test, true);
+        Config {
+            min_length: 20,
+            max_length: 1000,
+            kinship,
+            valid_fraction: 0.0,
+            test_fraction: 0.0,
+            memory_mib: 64,
+            source: vec![source],
+        }
+    }
+
+    #[test]
+    fn a_distant_homolog_of_a_strict_test_set_is_a_leak() {
+        let config = config(Kinship { identity: 0.9, containment: 1.0, ..Kinship::default() });
+        let claim = |id: &str, sequence: &str, test| ProteinClaim {
+            protein_id: id.into(),
+            sequence: sequence.into(),
+            accessions: vec![],
+            sources: vec![if test { "test".into() } else { "other".into() }],
+            test,
+        };
+        let held = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRV";
+        let far = "MRSVYLARQKQLSYVRTHFNKELDERIGMLEIQSPVISKI";
+        let mut rows = crate::split::split(&config, vec![claim("a", far, false), claim("b", held, true)]);
+        assert_ne!(rows[0].cluster, rows[1].cluster);
+        assert_eq!((rows[0].split, rows[1].split), (Split::Excluded, Split::Test));
+        Audit::new(&rows, &config).pass().unwrap();
+        rows[0].split = Split::Train;
+        let error = Audit::new(&rows, &config).pass().unwrap_err().to_string();
+        assert!(error.contains("b and a (homologs)"), "{error}");
+    }
 
     #[test]
     fn every_kind_of_leak_is_seen() {
+        let config = config(Kinship { containment: 0.1, ..Kinship::default() });
         let row = |id: &str, sequence: &str, cluster: &str, split| ProteinRow {
             protein_id: id.into(),
             sequence: sequence.into(),
@@ -87,13 +133,13 @@ mod tests {
         };
         let (one, near, other) = ("MKTAYIAKQRQISFVKSHFSR", "MKTAYIAKQRQISFVKSHFSW", "GGDWECLNPHVTRAMEIYKSF");
         let clean = [row("a", one, "a", Split::Train), row("b", other, "b", Split::Test)];
-        Audit::new(&clean, 5, 0.1).pass().unwrap();
+        Audit::new(&clean, &config).pass().unwrap();
         let excluded = [row("a", one, "a", Split::Excluded), row("b", near, "a", Split::Test)];
-        Audit::new(&excluded, 5, 0.1).pass().unwrap();
+        Audit::new(&excluded, &config).pass().unwrap();
         let leaks = [(one, "c"), (near, "c"), (other, "a")];
         for (sequence, cluster) in leaks {
             let rows = [row("a", one, "a", Split::Train), row("b", sequence, cluster, Split::Valid)];
-            let error = Audit::new(&rows, 5, 0.1).pass().unwrap_err().to_string();
+            let error = Audit::new(&rows, &config).pass().unwrap_err().to_string();
             assert!(error.contains("b and a"), "{error}");
         }
     }

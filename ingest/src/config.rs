@@ -16,12 +16,9 @@ pub struct Config {
     /// Longer sequences are quarantined.
     #[serde(default = "default_max_length")]
     pub max_length: usize,
-    /// Word length of the clustering, 4 to 6 residues.
-    #[serde(default = "default_kmer")]
-    pub kmer: usize,
-    /// Two proteins join when they share this fraction of the words of the one with fewer (or are alike on a diagonal).
-    #[serde(default = "default_containment")]
-    pub containment: f64,
+    /// What makes two proteins relatives, which are kept together.
+    #[serde(default)]
+    pub kinship: Kinship,
     /// Fraction of the free clusters in the validation part.
     #[serde(default = "default_valid_fraction")]
     pub valid_fraction: f64,
@@ -41,12 +38,6 @@ fn default_min_length() -> usize {
 fn default_max_length() -> usize {
     1000
 }
-fn default_kmer() -> usize {
-    5
-}
-fn default_containment() -> f64 {
-    0.2
-}
 fn default_valid_fraction() -> f64 {
     0.05
 }
@@ -55,6 +46,31 @@ fn default_test_fraction() -> f64 {
 }
 fn default_memory_mib() -> usize {
     2048
+}
+
+/// What makes two proteins relatives: an alignment that is significant, alike and long enough, or words in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kinship {
+    /// Highest E-value of the local alignment, in the space of all residues of the tables.
+    pub evalue: f64,
+    /// Least fraction of equal residues among the aligned.
+    pub identity: f64,
+    /// Least fraction of the shorter protein that is aligned.
+    pub coverage: f64,
+    /// How thoroughly alignments are looked for: two words of four residues are similar from this BLOSUM62 score on.
+    /// 13 misses one pair in thirty with E < 1e-3, 16 three in ten, in a quarter of the time (docs/lab-log.md).
+    pub seed_score: i32,
+    /// Residues of a word, 4 to 6.
+    pub kmer: usize,
+    /// Fraction of the words of the protein with fewer that the other has, too: enough by itself.
+    pub containment: f64,
+}
+
+impl Default for Kinship {
+    fn default() -> Self {
+        Self { evalue: 1e-3, identity: 0.3, coverage: 0.5, seed_score: 16, kmer: 5, containment: 0.2 }
+    }
 }
 
 /// One source: files of one format, one origin, one role.
@@ -74,6 +90,10 @@ pub struct Source {
     /// Whether the source may be trained on.
     #[serde(default)]
     pub role: Role,
+    /// Of a test source: every protein with a significant alignment to one of its proteins leaves training, however far
+    /// they have diverged. Everything is aligned with everything.
+    #[serde(default)]
+    pub exclude_homologs: bool,
     /// `ss_csv`: the file is written C to N; sequence and labels are turned round.
     #[serde(default)]
     pub reversed: bool,
@@ -135,6 +155,11 @@ impl Kind {
 }
 
 impl Config {
+    /// Names of the test sources whose homologs leave training.
+    pub(crate) fn strict_tests(&self) -> BTreeSet<&str> {
+        self.source.iter().filter(|s| s.exclude_homologs).map(|s| s.name.as_str()).collect()
+    }
+
     /// Checks what can be checked without opening a file.
     ///
     /// # Errors
@@ -151,10 +176,16 @@ impl Config {
             self.max_length >= self.min_length,
             format!("max_length {} is below min_length {}", self.max_length, self.min_length),
         );
-        must((4..=6).contains(&self.kmer), format!("kmer {} is not in 4..=6", self.kmer));
+        let Kinship { evalue, identity, coverage, seed_score, kmer, containment } = self.kinship;
+        must(evalue > 0.0, format!("kinship.evalue {evalue} is not above 0"));
+        for (name, value) in [("identity", identity), ("coverage", coverage)] {
+            must((0.0..=1.0).contains(&value), format!("kinship.{name} {value} is not in [0, 1]"));
+        }
+        must((10..=20).contains(&seed_score), format!("kinship.seed_score {seed_score} is not in 10..=20"));
+        must((4..=6).contains(&kmer), format!("kinship.kmer {kmer} is not in 4..=6"));
         must(
-            self.containment > 0.0 && self.containment <= 1.0,
-            format!("containment {} is not in (0, 1]", self.containment),
+            containment > 0.0 && containment <= 1.0,
+            format!("kinship.containment {containment} is not in (0, 1]"),
         );
         for (name, value) in [("valid_fraction", self.valid_fraction), ("test_fraction", self.test_fraction)]
         {
@@ -180,6 +211,10 @@ impl Config {
             must(
                 source.files.len() + source.companion.len() <= 255,
                 format!("source {name:?} has more than 255 files"),
+            );
+            must(
+                source.role == Role::Test || !source.exclude_homologs,
+                format!("source {name:?}: exclude_homologs is for sources with role \"test\""),
             );
             must(
                 source.kind == Kind::SsCsv || !source.reversed,

@@ -8,10 +8,10 @@
 mod audit;
 mod claim;
 mod clean;
-mod cluster;
 mod config;
 mod dedup;
 mod error;
+mod homology;
 mod json;
 mod ledger;
 mod publish;
@@ -31,7 +31,7 @@ use datasets::table::{
 use fs_err as fs;
 
 pub use audit::Audit;
-pub use config::{Config, Kind, Role, Source};
+pub use config::{Config, Kind, Kinship, Role, Source};
 pub use error::Error;
 pub use ledger::FileCounts;
 pub use publish::Manifest;
@@ -68,7 +68,7 @@ async fn ingest(config: &Config, data: &Path, work: &Work) -> Result<Manifest, E
     tracing::info!(proteins = relations.proteins.len(), "deduplicated");
 
     let proteins = split::split(config, std::mem::take(&mut relations.proteins));
-    let audit = Audit::new(&proteins, config.kmer, config.containment);
+    let audit = Audit::new(&proteins, config);
     tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "split and audited");
 
     let (mut files, quarantine) = ledger.close(config, &relations.claimed);

@@ -5,18 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use datasets::table::{ProteinRow, Split};
 use sha2::{Digest, Sha256};
 
-use crate::cluster::{Words, components};
 use crate::config::Config;
 use crate::dedup::ProteinClaim;
+use crate::homology::{Proteins, components};
 
 /// Clusters the proteins (sorted by id) and gives every one its part.
 ///
 /// A cluster with a protein of a published test set: these are Test, its other members Excluded. Any other cluster
-/// goes whole to Train, Valid or Test by a hash of its id, so a cluster keeps its part when others come or go.
+/// goes whole to Train, Valid or Test by a hash of its id, so a cluster keeps its part when others come or go. Homologs
+/// of test sets that ask for it leave Train for Excluded one by one.
 pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<ProteinRow> {
     let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
-    let pairs = Words::new(&sequences, config.kmer).pairs(|_| true, |_| true, config.containment);
-    let component = components(proteins.len(), &pairs);
+    let kinship = Proteins::new(&config.kinship, &sequences);
+    let component = components(proteins.len(), &kinship.relatives(|_| true, |_| true));
+    let strict = config.strict_tests();
+    let is_strict = |i: usize| proteins[i].sources.iter().any(|s| strict.contains(s.as_str()));
+    let homologs: BTreeSet<usize> =
+        kinship.significant(is_strict, |j| !proteins[j].test).into_iter().map(|(_, j)| j).collect();
 
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (i, &root) in component.iter().enumerate() {
@@ -37,7 +42,10 @@ pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<Protein
         let split = match (protein.test, published.contains(&root)) {
             (true, _) => Split::Test,
             (false, true) => Split::Excluded,
-            (false, false) => free(config, &cluster),
+            (false, false) => match free(config, &cluster) {
+                Split::Train if homologs.contains(&i) => Split::Excluded,
+                part => part,
+            },
         };
         let ProteinClaim { protein_id, sequence, accessions, sources, .. } = protein;
         ProteinRow { protein_id, sequence, accessions, sources, cluster, split }

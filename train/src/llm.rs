@@ -233,7 +233,8 @@ pub(crate) mod tests {
         };
         PlddtRow::write(dir, &(0..24).map(plddt).collect::<Vec<_>>()).unwrap();
         fs_err::write(dir.join("go.obo"), OBO).unwrap();
-        fs_err::write(dir.join("audit.json"), r#"{"exact":[],"cluster":[],"alike":[]}"#).unwrap();
+        fs_err::write(dir.join("audit.json"), r#"{"exact":[],"cluster":[],"alike":[],"homologs":[]}"#)
+            .unwrap();
     }
 
     #[test]

@@ -55,6 +55,7 @@ struct Audit {
     exact: Vec<(String, String)>,
     cluster: Vec<(String, String)>,
     alike: Vec<(String, String)>,
+    homologs: Vec<(String, String)>,
 }
 
 /// Refuses tables in which a held-out protein has a relative in train, by the audit that `ingest` wrote.
@@ -68,7 +69,7 @@ pub fn refuse_leaks(tables: &Path) -> Result<()> {
     let audit: Audit =
         serde_json::from_str(&text).with_context(|| format!("{} is no audit", path.display()))?;
     let leaks: Vec<&(String, String)> =
-        audit.exact.iter().chain(&audit.cluster).chain(&audit.alike).collect();
+        audit.exact.iter().chain(&audit.cluster).chain(&audit.alike).chain(&audit.homologs).collect();
     ensure!(
         leaks.is_empty(),
         "{} pairs of held-out and training proteins are alike, so no result would count; the first: {:?}",
@@ -103,7 +104,7 @@ mod tests {
         assert!(format!("{:#}", refuse_leaks(dir.path()).unwrap_err()).contains("peptalk ingest"));
         let audit = |cluster: &str| {
             format!(
-                r#"{{"kmer":5,"containment":0.2,"n_train":3,"n_held_out":2,"exact":[],"cluster":[{cluster}],"alike":[]}}"#
+                r#"{{"kinship":{{}},"n_train":3,"n_held_out":2,"exact":[],"cluster":[{cluster}],"alike":[],"homologs":[]}}"#
             )
         };
         fs_err::write(dir.path().join("audit.json"), audit("")).unwrap();

@@ -63,8 +63,9 @@ pub(super) struct Mutation<'a> {
 
 /// The rule of the universe: a buried residue pays for lost hydrophobicity and for every change of volume, in a sheet,
 /// which is packed on both faces, more than elsewhere; helices pay for glycine and more for proline, strands for proline;
-/// kcal/mol, positive = destabilising. So which residue becomes which decides less than where.
-fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
+/// kcal/mol, positive = destabilising. A protein that folds in part only (`order` below 1) has as much less to lose. So
+/// which residue becomes which decides less than where.
+fn ddg_kcal(order: f64, burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
     let ((hydro_w, volume_w), (hydro_m, volume_m)) =
         (hydrophobicity_and_volume(wild_type), hydrophobicity_and_volume(mutant));
     let lost = (hydro_w - hydro_m) / 9.0;
@@ -77,21 +78,23 @@ fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
         _ => 0.0,
     };
     let packing = if state == b'E' { 1.8 } else { 0.2 };
-    packing * burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks - 0.05
+    order * (packing * burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks) - 0.05
 }
 
 impl<'a> Mutation<'a> {
-    /// A mutation of an ordered residue, buried ones preferred, as people choose them.
+    /// A mutation of an ordered residue, buried ones preferred, as people choose them; of any in a protein without order.
     fn draw(member: &'a Member, dice: &mut Dice) -> Self {
         let chain = &member.chain;
-        let weights: Vec<f64> =
-            (0..chain.len()).map(|i| if chain.disordered[i] { 0.0 } else { 0.2 + chain.burial[i] }).collect();
+        let weights: Vec<f64> = (0..chain.len())
+            .map(|i| if chain.disordered[i] { 0.002 } else { 0.2 + chain.burial[i] })
+            .collect();
         let at = dice.weighted(&weights);
         let wild_type = chain.sequence.as_bytes()[at];
         let others: Vec<u8> =
             b"ACDEFGHIKLMNPQRSTVWYAAAAG".iter().copied().filter(|&l| l != wild_type).collect();
         let mutant = *dice.pick(&others);
-        let kcal = ddg_kcal(chain.burial[at], chain.q8[at], wild_type, mutant) + 0.25 * dice.normal();
+        let order = 1.0 - chain.disorder();
+        let kcal = ddg_kcal(order, chain.burial[at], chain.q8[at], wild_type, mutant) + 0.25 * dice.normal();
         let hundredths = (100.0 * kcal).round() as i64;
         Self { member, at, wild_type: wild_type as char, mutant: mutant as char, hundredths }
     }
@@ -185,7 +188,7 @@ fn mutations<'a>(universe: &'a Universe, chosen: &[usize], each: usize, stream: 
 
 /// Writes the four files. Wild types of S2648 and FireProtDB are different; two of five of Ssym are in S2648 too.
 pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
-    let mut ordered = universe.choose("ddg", 0.5, |m| m.chain.disorder() < 0.2);
+    let mut ordered = universe.choose("ddg", 0.5, |_| true);
     universe.dice("ddg").shuffle(&mut ordered);
     let n = universe.members.len();
     let share = |part: usize| (n / part).clamp(3, ordered.len() / 4);

@@ -40,9 +40,8 @@ fn account(data: &Data) -> Value {
         json!({
             "n_train": audit.n_train,
             "n_held_out": audit.n_held_out,
-            "kmer": audit.kmer,
-            "containment": audit.containment,
-            "leaks": { "exact": audit.exact, "cluster": audit.cluster, "alike": audit.alike },
+            "kinship": audit.kinship,
+            "leaks": { "exact": audit.exact, "cluster": audit.cluster, "alike": audit.alike, "homologs": audit.homologs },
         })
     });
     let hashes: Map<String, Value> = data.files.iter().map(|f| (f.file.clone(), json!(f.sha256))).collect();

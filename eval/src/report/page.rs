@@ -302,10 +302,10 @@ struct AuditLine {
     exact: String,
     cluster: String,
     alike: String,
+    homologs: String,
     n_train: String,
     n_held_out: String,
-    kmer: u64,
-    containment: String,
+    kinship: String,
 }
 
 fn account(data: &Data) -> Account {
@@ -315,17 +315,22 @@ fn account(data: &Data) -> Account {
         Some((part.to_owned(), count(n), 100.0 * n as f64 / n_proteins))
     };
     let audit = data.audit.as_ref().map(|audit| {
-        let [exact, cluster, alike] =
-            [&audit.exact, &audit.cluster, &audit.alike].map(|pairs| pairs.len() as u64);
+        let [exact, cluster, alike, homologs] =
+            [&audit.exact, &audit.cluster, &audit.alike, &audit.homologs].map(|pairs| pairs.len() as u64);
         AuditLine {
-            n_leaks: exact + cluster + alike,
+            n_leaks: exact + cluster + alike + homologs,
             exact: count(exact),
             cluster: count(cluster),
             alike: count(alike),
+            homologs: count(homologs),
             n_train: count(audit.n_train),
             n_held_out: count(audit.n_held_out),
-            kmer: audit.kmer,
-            containment: format!("{}%", audit.containment * 100.0),
+            kinship: audit
+                .kinship
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         }
     });
     Account {

@@ -106,10 +106,8 @@ pub struct InputFile {
 /// Pairs of held-out and training proteins that should not be.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Audit {
-    /// Word length of the containment test.
-    pub kmer: u64,
-    /// Its threshold.
-    pub containment: f64,
+    /// The settings that say what makes two proteins relatives.
+    pub kinship: BTreeMap<String, f64>,
     /// Proteins in train.
     pub n_train: u64,
     /// Proteins held out.
@@ -118,8 +116,10 @@ pub struct Audit {
     pub exact: Vec<(String, String)>,
     /// Pairs of one cluster.
     pub cluster: Vec<(String, String)>,
-    /// Pairs above the containment threshold.
+    /// Pairs of relatives.
     pub alike: Vec<(String, String)>,
+    /// Pairs with a significant alignment, of the test sources that exclude them.
+    pub homologs: Vec<(String, String)>,
 }
 
 impl Data {

@@ -369,6 +369,7 @@ pub(crate) fn test_context(kind: Kind) -> Context {
         files: vec!["file".into()],
         companion: vec![],
         role: crate::config::Role::Train,
+        exclude_homologs: false,
         reversed: false,
         licence: "none".into(),
     };

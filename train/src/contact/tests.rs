@@ -74,7 +74,7 @@ fn tables() -> TempDir {
     ProteinRow::write(dir.path(), &proteins).unwrap();
     ChainRow::write(dir.path(), &chains).unwrap();
     let audit =
-        r#"{"kmer":5,"containment":0.2,"n_train":17,"n_held_out":6,"exact":[],"cluster":[],"alike":[]}"#;
+        r#"{"kinship":{},"n_train":17,"n_held_out":6,"exact":[],"cluster":[],"alike":[],"homologs":[]}"#;
     fs_err::write(dir.path().join("audit.json"), audit).unwrap();
     dir
 }

@@ -85,7 +85,7 @@ fn tables(leak: &str) -> TempDir {
     ProteinRow::write(dir.path(), &proteins).unwrap();
     SsRow::write(dir.path(), &rows).unwrap();
     let audit = format!(
-        r#"{{"kmer":5,"containment":0.2,"n_train":22,"n_held_out":9,"exact":[{leak}],"cluster":[],"alike":[]}}"#
+        r#"{{"kinship":{{}},"n_train":22,"n_held_out":9,"exact":[{leak}],"cluster":[],"alike":[],"homologs":[]}}"#
     );
     fs_err::write(dir.path().join("audit.json"), audit).unwrap();
     dir

@@ -1,0 +1,189 @@
+//! Which proteins are worth an alignment: two similar words on one diagonal, then a good run without gaps (Altschul et
+//! al. 1997).
+
+use super::align::{BLOSUM62, OTHER};
+use super::complexity::low_complexity;
+
+/// Residues of a word.
+const WORD: usize = 4;
+const N_WORDS: usize = 20_usize.pow(WORD as u32);
+/// Two hits on a diagonal may lie so far apart, in residues.
+const APART: u32 = 40;
+/// A run without gaps ends where it has lost so much.
+const DROP: i32 = 16;
+/// A run is worth an alignment from this score on (21 bits).
+const RUN: i32 = 40;
+/// Residues of a block of the index: what is written for a query stays in the processor's cache.
+const BLOCK: usize = 1 << 18;
+
+/// A word of a query: where it begins, and a word that is similar to it.
+type Hit = (u32, u32);
+
+/// The words of some proteins, found by what they are.
+pub(super) struct Index {
+    /// Two words are similar from this score on.
+    similar: i32,
+    blocks: Vec<Block>,
+}
+
+/// Proteins in one piece.
+struct Block {
+    letters: Vec<u8>,
+    /// Where each protein begins, ascending, and which it is.
+    members: Vec<(u32, usize)>,
+    /// Places of word `w`: `places[begin[w]..begin[w + 1]]`.
+    begin: Vec<u32>,
+    places: Vec<u32>,
+}
+
+/// What a search writes on, used again and again.
+#[derive(Default)]
+pub(super) struct Slate {
+    /// Per diagonal: where the last hit was, above the mark of the query.
+    last: Vec<u32>,
+    mark: u32,
+    /// Per protein of the block: whether it was found.
+    found: Vec<bool>,
+}
+
+impl Index {
+    /// Indexes proteins, given with their numbers.
+    pub(super) fn new<'a>(similar: i32, proteins: impl Iterator<Item = (usize, &'a [u8])>) -> Self {
+        let mut blocks = Vec::new();
+        let (mut letters, mut members) = (Vec::new(), Vec::new());
+        for (number, protein) in proteins {
+            if !letters.is_empty() && letters.len() + protein.len() > BLOCK {
+                blocks.push(Block::new(std::mem::take(&mut letters), std::mem::take(&mut members)));
+            }
+            members.push((letters.len() as u32, number));
+            letters.extend_from_slice(protein);
+        }
+        if !letters.is_empty() {
+            blocks.push(Block::new(letters, members));
+        }
+        Self { similar, blocks }
+    }
+
+    /// Proteins worth an alignment, for each of some queries, in no special order.
+    pub(super) fn candidates(&self, queries: &[&[u8]], slate: &mut Slate) -> Vec<Vec<usize>> {
+        let hits: Vec<Vec<Hit>> = queries.iter().map(|q| similar_words(q, self.similar)).collect();
+        let mut candidates = vec![Vec::new(); queries.len()];
+        for block in &self.blocks {
+            for ((query, hits), candidates) in queries.iter().zip(&hits).zip(&mut candidates) {
+                block.search(query, hits, slate, candidates);
+            }
+        }
+        candidates
+    }
+}
+
+impl Block {
+    fn new(letters: Vec<u8>, members: Vec<(u32, usize)>) -> Self {
+        let ends = members.iter().skip(1).map(|m| m.0 as usize).chain([letters.len()]);
+        let spans: Vec<_> = members.iter().map(|m| m.0 as usize).zip(ends).collect();
+        let words = || {
+            spans.iter().flat_map(|&(from, to)| words(&letters[from..to]).map(move |(x, w)| (from + x, w)))
+        };
+        let mut begin = vec![0_u32; N_WORDS + 1];
+        for (_, word) in words() {
+            begin[word + 1] += 1;
+        }
+        for word in 0..N_WORDS {
+            begin[word + 1] += begin[word];
+        }
+        let mut next = begin.clone();
+        let mut places = vec![0; begin[N_WORDS] as usize];
+        for (place, word) in words() {
+            places[next[word] as usize] = place as u32;
+            next[word] += 1;
+        }
+        Self { letters, members, begin, places }
+    }
+
+    fn search(&self, query: &[u8], hits: &[Hit], slate: &mut Slate, candidates: &mut Vec<usize>) {
+        let n_diagonals = self.letters.len() + query.len() + 1;
+        let reach = query.len() as u32 + APART + 1;
+        if slate.last.len() < n_diagonals || slate.mark.checked_add(2 * reach).is_none() {
+            let size = slate.last.len().max(n_diagonals);
+            *slate = Slate { last: vec![0; size], mark: 0, found: vec![] };
+        }
+        // Hits of earlier queries lie more than APART below this mark.
+        slate.mark += reach;
+        let mark = slate.mark;
+        slate.found.clear();
+        slate.found.resize(self.members.len(), false);
+        for &(x, word) in hits {
+            let [from, to] = [self.begin[word as usize] as usize, self.begin[word as usize + 1] as usize];
+            for &place in &self.places[from..to] {
+                let last = &mut slate.last[place as usize + query.len() - x as usize];
+                let apart = mark + x - *last;
+                if apart < WORD as u32 {
+                    continue;
+                }
+                *last = mark + x;
+                if apart <= APART {
+                    let at = self.members.partition_point(|m| m.0 <= place) - 1;
+                    let is_same = place - apart >= self.members[at].0;
+                    if is_same && !slate.found[at] && self.run(query, x as usize, place as usize, at) >= RUN {
+                        slate.found[at] = true;
+                        candidates.push(self.members[at].1);
+                    }
+                }
+            }
+        }
+        slate.mark += query.len() as u32;
+    }
+
+    /// Score of the best run without gaps through the word at `x` of the query and `place` of the block.
+    fn run(&self, query: &[u8], x: usize, place: usize, at: usize) -> i32 {
+        let start = self.members[at].0 as usize;
+        let end = self.members.get(at + 1).map_or(self.letters.len(), |m| m.0 as usize);
+        let score = |(&a, &b): (&u8, &u8)| i32::from(BLOSUM62[a as usize][b as usize]);
+        let gain = |pairs: &mut dyn Iterator<Item = i32>| {
+            let (mut best, mut sum) = (0, 0);
+            for score in pairs {
+                sum += score;
+                best = best.max(sum);
+                if sum <= best - DROP {
+                    break;
+                }
+            }
+            best
+        };
+        let right = gain(&mut query[x..].iter().zip(&self.letters[place..end]).map(score));
+        let left = gain(&mut query[..x].iter().rev().zip(self.letters[start..place].iter().rev()).map(score));
+        left + right
+    }
+}
+
+/// Words of one protein outside low complexity and unknown residues, and where they begin.
+fn words(protein: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let masked = low_complexity(protein);
+    let word = move |(at, letters): (usize, &[u8])| {
+        let is_plain = letters.iter().zip(&masked[at..]).all(|(&l, &m)| l != OTHER && !m);
+        is_plain.then(|| (at, letters.iter().fold(0, |word, &l| word * 20 + l as usize)))
+    };
+    protein.windows(WORD).enumerate().filter_map(word)
+}
+
+/// All words that score at least `similar` with one of a query, by ascending place in the query.
+fn similar_words(query: &[u8], similar: i32) -> Vec<Hit> {
+    let mut hits = Vec::new();
+    for (at, word) in words(query) {
+        let letters: [usize; WORD] = std::array::from_fn(|i| word / 20_usize.pow((WORD - 1 - i) as u32) % 20);
+        extend(&letters, 0, similar, &mut |word| hits.push((at as u32, word as u32)));
+    }
+    hits
+}
+
+/// Calls `take` with every word that begins with `prefix` and whose other letters score at least `needed` with `letters`.
+fn extend(letters: &[usize], prefix: usize, needed: i32, take: &mut impl FnMut(usize)) {
+    let Some((&letter, rest)) = letters.split_first() else { return take(prefix) };
+    // No letter scores more with another than with itself.
+    let most: i32 = rest.iter().map(|&l| i32::from(BLOSUM62[l][l])).sum();
+    for (other, &score) in BLOSUM62[letter][..20].iter().enumerate() {
+        if i32::from(score) + most >= needed {
+            extend(rest, prefix * 20 + other, needed - i32::from(score), take);
+        }
+    }
+}

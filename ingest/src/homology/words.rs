@@ -1,0 +1,144 @@
+//! Proteins that share words of `k` residues: a piece in common shows, however little of the rest does.
+//!
+//! Words in stretches of few letters, and words that very many proteins share, say nothing about kinship. Work is one
+//! pass over an inverted index, in parallel.
+
+use rayon::prelude::*;
+
+use super::align::{OTHER, encode};
+use super::complexity::low_complexity;
+
+/// Pairs must share at least this many words, however short the proteins: fewer are chance.
+const LEAST_SHARED: u32 = 4;
+/// A word in more proteins than this, and in more than one of [`MOST_COMMON_FRACTION`], is ignored.
+const MOST_COMMON: usize = 256;
+const MOST_COMMON_FRACTION: usize = 50;
+
+/// The informative words of a set of proteins.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// Per protein, sorted, each word once.
+    of: Vec<Vec<u32>>,
+    n_words: usize,
+}
+
+impl Words {
+    /// Words of `k` standard residues (4 to 6) of every sequence.
+    pub(super) fn new(sequences: &[impl AsRef<str> + Sync], k: usize) -> Self {
+        let n_words = 20_usize.pow(k as u32);
+        let mut of: Vec<Vec<u32>> = sequences.par_iter().map(|s| words(&encode(s.as_ref()), k)).collect();
+        let mut count = vec![0_u32; n_words];
+        for &word in of.iter().flatten() {
+            count[word as usize] += 1;
+        }
+        let most = MOST_COMMON.max(sequences.len() / MOST_COMMON_FRACTION);
+        of.par_iter_mut().for_each(|words| words.retain(|&w| count[w as usize] as usize <= most));
+        Self { of, n_words }
+    }
+
+    /// Pairs `(i, j)` that share this fraction of the words of the one with fewer, as [`super::Proteins::relatives`]
+    /// gives them.
+    pub(super) fn pairs(
+        &self,
+        left: impl Fn(usize) -> bool + Sync,
+        right: impl Fn(usize) -> bool + Sync,
+        containment: f64,
+    ) -> Vec<(usize, usize)> {
+        let n = self.of.len();
+        let (begin, proteins) = self.index(&right);
+        let of_protein = |shared: &mut Vec<u32>, i: usize| {
+            let mut touched = Vec::new();
+            for &word in &self.of[i] {
+                let [from, to] = [begin[word as usize], begin[word as usize + 1]].map(|at| at as usize);
+                for &j in &proteins[from..to] {
+                    if shared[j as usize] == 0 {
+                        touched.push(j as usize);
+                    }
+                    shared[j as usize] += 1;
+                }
+            }
+            touched.retain(|&j| {
+                let n_shared = std::mem::take(&mut shared[j]);
+                let is_new = i < j || (i != j && !(left(j) && right(i)));
+                is_new && n_shared >= LEAST_SHARED && self.contains(i, j, n_shared, containment)
+            });
+            touched.sort_unstable();
+            touched.into_iter().map(|j| (i, j)).collect::<Vec<_>>()
+        };
+        let of_left = (0..n).into_par_iter().filter(|&i| left(i)).map_init(|| vec![0_u32; n], of_protein);
+        of_left.collect::<Vec<_>>().concat()
+    }
+
+    /// The inverted index: proteins of every word in one array, and where those of each word begin.
+    fn index(&self, right: impl Fn(usize) -> bool) -> (Vec<u32>, Vec<u32>) {
+        let mut begin = vec![0_u32; self.n_words + 1];
+        let indexed = || (0..self.of.len()).filter(|&i| right(i));
+        for &word in indexed().flat_map(|i| &self.of[i]) {
+            begin[word as usize + 1] += 1;
+        }
+        for word in 0..self.n_words {
+            begin[word + 1] += begin[word];
+        }
+        let mut next = begin.clone();
+        let mut proteins = vec![0_u32; begin[self.n_words] as usize];
+        for i in indexed() {
+            for &word in &self.of[i] {
+                proteins[next[word as usize] as usize] = i as u32;
+                next[word as usize] += 1;
+            }
+        }
+        (begin, proteins)
+    }
+
+    fn contains(&self, i: usize, j: usize, n_shared: u32, containment: f64) -> bool {
+        f64::from(n_shared) >= containment * self.of[i].len().min(self.of[j].len()) as f64
+    }
+}
+
+/// The words of one protein, sorted.
+fn words(protein: &[u8], k: usize) -> Vec<u32> {
+    let masked = low_complexity(protein);
+    let word = |(letters, masked): (&[u8], &[bool])| {
+        let is_plain = letters.iter().zip(masked).all(|(&l, &m)| l != OTHER && !m);
+        is_plain.then(|| letters.iter().fold(0, |word, &l| word * 20 + u32::from(l)))
+    };
+    let mut words: Vec<u32> = protein.windows(k).zip(masked.windows(k)).filter_map(word).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::homology::tests::{mutated, random};
+    use datasets::rng;
+
+    #[test]
+    fn pairs_are_those_of_brute_force() {
+        let mut rng = rng(7, "test", 0);
+        let base = random(&mut rng, 83);
+        let mut sequences: Vec<String> =
+            (0..17).map(|i| mutated(&mut rng, &base[i..], 0.4 + 0.033 * i as f64)).collect();
+        sequences.push(random(&mut rng, 41) + &base[..41]);
+        let set = |s: &String| -> BTreeSet<Vec<u8>> { s.as_bytes().windows(4).map(<[u8]>::to_vec).collect() };
+        let mut want = Vec::new();
+        for i in 0..18 {
+            for j in i + 1..18 {
+                let (a, b) = (set(&sequences[i]), set(&sequences[j]));
+                let n_shared = a.intersection(&b).count();
+                if n_shared >= 4 && n_shared as f64 >= 0.3 * a.len().min(b.len()) as f64 {
+                    want.push((i, j));
+                }
+            }
+        }
+        assert!(!want.is_empty() && want.len() < 153, "{}", want.len());
+        let words = Words::new(&sequences, 4);
+        assert_eq!(words.pairs(|_| true, |_| true, 0.3), want);
+        let (left, right) = (|i: usize| i < 5, |i: usize| i >= 5);
+        let across: Vec<_> = want.iter().copied().filter(|&(i, j)| left(i) && right(j)).collect();
+        assert_eq!(words.pairs(left, right, 0.3), across);
+    }
+}
