@@ -300,6 +300,32 @@ fn grpo_raises_the_reward() {
 }
 
 #[test]
+fn any_encoder_serves_and_one_that_is_too_short_is_refused() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let esmc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/esmc");
+    let copy = dir.join("esmc");
+    fs_err::create_dir_all(&copy).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        let bytes = fs_err::read(esmc.join(name)).unwrap();
+        fs_err::write(copy.join(name), bytes).unwrap();
+    }
+    let mut config = sft_config(2);
+    if let ProteinConfig::Encoder { folder, .. } = &mut config.protein {
+        *folder = copy.clone();
+    }
+    // its config.json says 16 tokens
+    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-short"), false).unwrap_err());
+    assert!(error.contains("made for 14 residues") && error.contains("hint: "), "{error}");
+    let text = fs_err::read_to_string(copy.join("config.json")).unwrap();
+    let text = text.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 64");
+    fs_err::write(copy.join("config.json"), text).unwrap();
+    let out = dir.join("sft-esmc");
+    sft::run(&config, &tables, &out, false).unwrap();
+    assert_ne!(logged(&out, "loss"), logged(&dir.join("sft"), "loss")[..2]);
+    Policy::load(&out.join("model")).unwrap();
+}
+
+#[test]
 fn every_protein_of_a_prompt_changes_the_answer() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let corpus = Corpus::read(&tables, &data(&["ppi", "ddg"])).unwrap();

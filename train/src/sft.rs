@@ -101,6 +101,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let alignment = config.alignment.as_ref().map(|alignment| alignment.questions(&corpus, config.seed));
     let alignment = alignment.transpose()?;
     let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
+    config.data.check_lengths(&policy)?;
     let (all, trained) = policy.params().counts();
     tracing::info!("policy of {all} weights, {trained} of them trained");
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;

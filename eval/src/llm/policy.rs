@@ -38,7 +38,7 @@ pub enum ProteinConfig {
     Letters,
     /// As vectors: a frozen encoder, attention pooling into `n_queries` vectors, a projector of two layers.
     Encoder {
-        /// Folder of the encoder, relative to the stage's.
+        /// Encoder: a folder or a file of weights of ESM-2, ESM-C or ESM3, relative to the stage's folder.
         folder: PathBuf,
         /// Vectors of each protein.
         n_queries: usize,
@@ -108,7 +108,7 @@ impl Policy {
                     mean: *mean,
                     site: *site,
                     n_heads: *n_heads,
-                    encoder_size: encoder.config().hidden_size,
+                    encoder_size: encoder.hidden_size(),
                     hidden_size: *hidden_size,
                     llm_size: model.config().hidden_size,
                     boundary_ids: [special.protein_start, special.protein_end],
@@ -190,6 +190,11 @@ impl Policy {
             Some(_) => ProteinPath::Encoder,
             None => ProteinPath::Letters,
         }
+    }
+
+    /// Residues of the longest protein that its encoder takes; letters have no limit but the model's context.
+    pub fn max_residues(&self) -> Option<usize> {
+        self.model.protein.as_ref().map(|path| path.encoder.max_tokens() - 2)
     }
 
     fn n_embed(&self) -> usize {
@@ -393,7 +398,7 @@ impl Policy {
         }
         let of = |slot: &Slot| &known.proteins[&batch.proteins[slot.protein]];
         let lengths: Vec<usize> = batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
-        let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.config().hidden_size);
+        let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.hidden_size());
         let padding = Padding::new(lengths.clone())?;
         let residues = Residues {
             vectors: padding.pad(batch.slots.iter().map(|slot| &of(slot)[..]), width, 0.0)?,

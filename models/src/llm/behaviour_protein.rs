@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::llm::behaviour::{Moments, adam, assert_all_trained, named, tiny, tokens};
 use crate::llm::bridge::{self, Bridge};
-use crate::llm::encoder::{self, Encoder};
+use crate::llm::encoder::{self, Esm2};
 use crate::llm::{LoraConfig, ProteinLlm, ProteinPath, Proteins, Rows, Sampling, generate};
 use crate::ops;
 use crate::tape::{Tape, Var};
@@ -16,7 +16,7 @@ const START: u32 = 58;
 const SLOT: u32 = 59;
 const END: u32 = 60;
 
-fn encoder() -> Encoder {
+fn encoder() -> Esm2 {
     let config = encoder::Config {
         hidden_size: 28,
         num_hidden_layers: 2,
@@ -26,7 +26,7 @@ fn encoder() -> Encoder {
         layer_norm_eps: 1e-5,
         token_dropout: true,
     };
-    let encoder = Encoder::new(config, Weights::random(named)).unwrap();
+    let encoder = Esm2::new(config, Weights::random(named)).unwrap();
     for param in encoder.params().iter().filter(|p| p.name().ends_with("weight") && !p.name().contains("orm"))
     {
         param.update(|x| x.iter_mut().for_each(|x| *x *= 10.0)).unwrap();
@@ -60,7 +60,7 @@ fn model() -> ProteinLlm {
     for param in bridge.params().iter().filter(|p| p.name().contains("query_tokens")) {
         param.update(|x| x.iter_mut().for_each(|x| *x *= 50.0)).unwrap();
     }
-    ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder(), bridge })).unwrap()
+    ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder().into(), bridge })).unwrap()
 }
 
 fn batch_of(rows: &[Vec<u32>], padding: usize) -> (Tensor, Vec<usize>) {
@@ -246,10 +246,10 @@ fn an_encoder_learns_and_is_saved() -> Result<()> {
 
     let folder = tempfile::tempdir()?;
     encoder.save(folder.path())?;
-    let copy = Encoder::load(folder.path())?;
+    let copy = Esm2::load(folder.path())?;
     assert_eq!(copy.config(), encoder.config());
     let off = Tape::off();
-    let numbers = |e: &Encoder| e.hidden(&off, &ids, &lengths)?.value().flatten_all()?.to_vec1::<f32>();
+    let numbers = |e: &Esm2| e.hidden(&off, &ids, &lengths)?.value().flatten_all()?.to_vec1::<f32>();
     assert_eq!(numbers(&copy)?, numbers(&encoder)?);
     let long = Tensor::zeros((1, 65), candle_core::DType::U32, &Device::Cpu)?;
     assert!(encoder.hidden(&off, &long, &[65]).unwrap_err().to_string().contains("hint: crop"));

@@ -15,12 +15,12 @@ mod behaviour;
 #[cfg(test)]
 mod behaviour_protein;
 #[cfg(test)]
-mod parity;
+pub(crate) mod parity;
 #[cfg(test)]
 mod parity_protein;
 
 pub use bridge::Bridge;
-pub use encoder::Encoder;
+pub use encoder::{Encoder, Esm2};
 pub use generate::{Completion, Prompts, Sampling, distribution, generate, score_completions};
 pub use lora::LoraConfig;
 pub use protein_llm::{ProteinLlm, ProteinPath, Proteins, Residues, Rows};

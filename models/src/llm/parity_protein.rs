@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::llm::bridge::{self, Bridge};
-use crate::llm::encoder::{self, Encoder};
+use crate::llm::encoder::{self, Esm2};
 use crate::llm::parity::{difference, fixtures, ids, to_the_front};
 use crate::llm::protein_llm::{ProteinLlm, Residues, Rows};
 use crate::llm::{LoraConfig, ProteinPath, Qwen3, Sampling, generate, score_completions};
@@ -19,7 +19,7 @@ use crate::weights::{Weights, read_safetensors};
 fn esm2_gives_the_numbers_of_transformers() -> Result<()> {
     let Some(fixtures) = fixtures() else { return Ok(()) };
     let folder = fixtures.join("esm2_tiny");
-    let encoder = Encoder::load(&folder)?;
+    let encoder = Esm2::load(&folder)?;
     let want = read_safetensors(&folder.join("ref.safetensors"))?;
     let off = Tape::off();
     let mut worst = 0.0_f32;
@@ -110,8 +110,8 @@ impl Fixture {
             layer_norm_eps: 1e-5,
             token_dropout: false,
         };
-        let encoder = Encoder::new(encoder, Weights::random(crate::llm::behaviour::named))?;
-        let model = ProteinLlm::new(llm, Some(ProteinPath { encoder, bridge }))?;
+        let encoder = Esm2::new(encoder, Weights::random(crate::llm::behaviour::named))?;
+        let model = ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder.into(), bridge }))?;
         let vectors = want["residues"].clone();
         Ok(Some(Self {
             model,

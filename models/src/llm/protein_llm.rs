@@ -56,7 +56,7 @@ impl ProteinLlm {
     /// When the parts' widths differ.
     pub fn new(llm: Qwen3, protein: Option<ProteinPath>) -> Result<Self> {
         if let Some(path) = &protein {
-            let (from, to) = (path.encoder.config().hidden_size, llm.config().hidden_size);
+            let (from, to) = (path.encoder.hidden_size(), llm.config().hidden_size);
             let config = path.bridge.config();
             if (config.encoder_size, config.llm_size) != (from, to) {
                 bail!(
@@ -100,7 +100,7 @@ impl ProteinLlm {
         if proteins.lengths.is_empty() {
             return Ok(None);
         }
-        let hidden = path.encoder.hidden(&Tape::off(), &proteins.ids, &proteins.lengths)?;
+        let hidden = path.encoder.embeddings(&Tape::off(), &proteins.ids, &proteins.lengths)?;
         let inside = hidden.value().dim(1)? - 2;
         Ok(Some(Residues {
             vectors: hidden.value().narrow(1, 1, inside)?.contiguous()?,
