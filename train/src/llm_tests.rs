@@ -102,13 +102,10 @@ fn sft_config(steps: u64) -> sft::Config {
             hidden_size: 20,
         },
         lora: LoraConfig {
-            target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"].map(String::from).to_vec(),
+            target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"].into(),
             r: 8,
             lora_alpha: 16.0,
-            use_rslora: false,
-            rank_pattern: [].into(),
-            alpha_pattern: [].into(),
-            use_dora: false,
+            ..LoraConfig::default()
         },
         optim: optim(1e-2, &["base_model.*", "pool.*|proj.*|boundary.*"]),
     }

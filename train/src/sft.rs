@@ -145,7 +145,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         if step == 0 {
             shown.iter().for_each(|text| tracing::info!("carries loss: {text}"));
         }
-        let (gradients, loss) = gradients(config, &policy, &rows)?;
+        let (gradients, loss) = gradients(config, &policy, &rows, step)?;
         let norms = optimiser.norms(&gradients)?;
         let lr = schedule.lr(step);
         if guard.admits(step, loss, &norms)? {
@@ -162,11 +162,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
 }
 
 /// Gradients and loss of one step, token-mean over all its micro-batches.
-fn gradients(config: &Config, policy: &Policy, rows: &[Row]) -> Result<(Gradients, f64)> {
+fn gradients(config: &Config, policy: &Policy, rows: &[Row], step: u64) -> Result<(Gradients, f64)> {
     let n_tokens = rows.iter().map(|row| row.ids.len() - row.n_prompt).sum();
     let (mut sum, mut loss) = (None::<Gradients>, 0.0);
-    for rows in rows.chunks(config.batch_size) {
-        let tape = Tape::on();
+    for (micro, rows) in rows.chunks(config.batch_size).enumerate() {
+        let (seed, at) = (config.seed, step * config.accumulation as u64 + micro as u64);
+        let tape = Tape::on().with_draws(move |name| datasets::rng(seed, &format!("sft/dropout/{name}"), at));
         let scores = policy.score(&tape, rows, 1.0)?;
         let value = token_mean(&tape, &scores.logprobs, n_tokens)?;
         loss += f64::from(value.value().to_scalar::<f32>()?);

@@ -49,13 +49,10 @@ fn main() -> Result<()> {
 
     report("tape, all weights", || tape_step(&model, &input, &targets))?;
     let lora = LoraConfig {
-        target_modules: vec!["k_proj".into(), "v_proj".into()],
+        target_modules: ["k_proj", "v_proj"].into(),
         r: 16,
         lora_alpha: 32.0,
-        use_rslora: false,
-        rank_pattern: [].into(),
-        alpha_pattern: [].into(),
-        use_dora: false,
+        ..LoraConfig::default()
     };
     let vars: BTreeMap<String, Var> = model
         .params()

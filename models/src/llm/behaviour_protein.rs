@@ -36,13 +36,11 @@ fn encoder() -> Esm2 {
 
 fn model() -> ProteinLlm {
     let lora = LoraConfig {
-        target_modules: vec!["k_proj".into(), "v_proj".into()],
+        target_modules: ["k_proj", "v_proj"].into(),
         r: 3,
         lora_alpha: 6.0,
         use_rslora: true,
-        rank_pattern: [].into(),
-        alpha_pattern: [].into(),
-        use_dora: false,
+        ..LoraConfig::default()
     };
     let llm = tiny(true).with_lora(&lora, Weights::random(named)).unwrap();
     let config = bridge::Config {

@@ -22,6 +22,6 @@ mod parity_protein;
 pub use bridge::Bridge;
 pub use encoder::{Encoder, Esm2};
 pub use generate::{Completion, Prompts, Sampling, distribution, generate, score_completions};
-pub use lora::LoraConfig;
+pub use lora::{Layers, LogitDifference, LoraConfig, Modules};
 pub use protein_llm::{ProteinLlm, ProteinPath, Proteins, Residues, Rows};
 pub use qwen3::{Cache, Qwen3};

@@ -76,13 +76,10 @@ impl Fixture {
             wanted.map(|(name, tensor)| (name.clone(), tensor.clone())).collect::<BTreeMap<_, _>>()
         };
         let lora = LoraConfig {
-            target_modules: vec!["k_proj".into(), "v_proj".into()],
+            target_modules: ["k_proj", "v_proj"].into(),
             r: 4,
             lora_alpha: 8.0,
-            use_rslora: false,
-            rank_pattern: [].into(),
-            alpha_pattern: [].into(),
-            use_dora: false,
+            ..LoraConfig::default()
         };
         let llm = base.with_lora(&lora, Weights::loaded(part(true)))?;
         let table = base.embedding().value();
