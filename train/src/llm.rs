@@ -38,8 +38,8 @@ impl DataConfig {
     pub fn check_lengths(&self, policy: &Policy) -> Result<()> {
         match policy.max_residues() {
             Some(most) if most < self.max_residues => bail!(
-                "data.max_residues is {}, but the encoder was made for {most} residues\nhint: set data.max_residues={most} \
-                 (longer proteins are then left out and counted), or use an encoder that was made for longer ones",
+                "data.max_residues is {}, but encoder and bridge were made for {most} residues\nhint: set data.max_residues={most} \
+                 (longer proteins are then left out and counted), or use ones that were made for longer proteins",
                 self.max_residues
             ),
             _ => Ok(()),

@@ -322,6 +322,60 @@ fn any_encoder_serves_and_one_that_is_too_short_is_refused() {
     Policy::load(&out.join("model")).unwrap();
 }
 
+/// Resampler and gated cross-attention: SFT, then GRPO, which asserts that sampler and trainer agree to the bit.
+#[test]
+fn every_bridge_is_trained_and_sampled_from() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let folder = || "../encoder/model".into();
+    let perceiver = ProteinConfig::Perceiver {
+        folder: folder(),
+        n_latents: 3,
+        n_layers: 1,
+        width: 12,
+        n_heads: 2,
+        ffn_size: 16,
+        site: true,
+    };
+    let flamingo = ProteinConfig::Flamingo {
+        folder: folder(),
+        n_latents: 3,
+        n_layers: 1,
+        n_heads: 2,
+        head_dim: 6,
+        every: 2,
+        max_residues: 64,
+        site: true,
+    };
+    for (name, protein, groups) in [
+        ("perceiver", perceiver, "resampler.*|boundary.*"),
+        ("flamingo", flamingo, "resampler.*|cross.*|boundary.*|media_token.*"),
+    ] {
+        let (out, more) = (dir.join(format!("sft-{name}")), dir.join(format!("grpo-{name}")));
+        let groups = ["base_model.*", groups];
+        let config = sft::Config { protein, optim: optim(1e-2, &groups), ..sft_config(4) };
+        sft::run(&config, &tables, &out, false).unwrap();
+        let losses = logged(&out, "valid/loss");
+        assert!(losses.last() < losses.first(), "{name}: {losses:?}");
+        let policy = format!("../sft-{name}/model").into();
+        let config = grpo::Config { policy, optim: optim(5e-3, &groups), ..grpo_config(2) };
+        grpo::run(&config, &tables, &more, false).unwrap();
+    }
+    let mut config = sft_config(1);
+    config.data.max_residues = 60;
+    config.protein = ProteinConfig::Flamingo {
+        folder: folder(),
+        n_latents: 3,
+        n_layers: 1,
+        n_heads: 2,
+        head_dim: 6,
+        every: 2,
+        max_residues: 50,
+        site: false,
+    };
+    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-narrow"), false).unwrap_err());
+    assert!(error.contains("made for 50 residues"), "{error}");
+}
+
 #[test]
 fn every_protein_of_a_prompt_changes_the_answer() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));

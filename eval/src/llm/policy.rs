@@ -13,6 +13,7 @@ use datasets::collate::Padding;
 use datasets::llm::{Example, LlmBatch, ProteinPath, Row, Slot};
 use datasets::rng;
 use datasets::tokenizer::{Special, Tokenizer};
+use models::llm::bridge::{FlamingoConfig, PerceiverConfig, PoolConfig, Reader};
 use models::llm::{
     self, Bridge, Completion, Encoder, LoraConfig, Prompts, ProteinLlm, Proteins, Qwen3, Residues, Rows,
     Sampling, bridge, encoder,
@@ -51,6 +52,79 @@ pub enum ProteinConfig {
         /// Width of the projector's hidden layer.
         hidden_size: usize,
     },
+    /// As vectors: a frozen encoder and a Perceiver resampler.
+    Perceiver {
+        /// Encoder, as above.
+        folder: PathBuf,
+        /// Vectors of each protein.
+        n_latents: usize,
+        /// Layers of the resampler.
+        n_layers: usize,
+        /// Width of the resampler.
+        width: usize,
+        /// Heads of every attention.
+        n_heads: usize,
+        /// Width of its feed-forward layers.
+        ffn_size: usize,
+        /// Whether the last vector is that of the mutated residue where a question is about a mutation.
+        site: bool,
+    },
+    /// As latents that gated cross-attention reads between the language model's layers.
+    Flamingo {
+        /// Encoder, as above.
+        folder: PathBuf,
+        /// Latents of each protein.
+        n_latents: usize,
+        /// Layers of the resampler.
+        n_layers: usize,
+        /// Heads of every attention.
+        n_heads: usize,
+        /// Width of a head.
+        head_dim: usize,
+        /// Language model layers for each reading layer.
+        every: usize,
+        /// Rows of the table of residue positions.
+        max_residues: usize,
+        /// Whether the last latent is that of the mutated residue where a question is about a mutation.
+        site: bool,
+    },
+}
+
+impl ProteinConfig {
+    /// The encoder's folder or file; letters need none.
+    pub fn encoder(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Letters => None,
+            Self::Encoder { folder, .. } | Self::Perceiver { folder, .. } | Self::Flamingo { folder, .. } => {
+                Some(folder)
+            }
+        }
+    }
+
+    /// How residues are read, by a language model of `depth` layers.
+    fn reader(&self, depth: usize) -> Option<Reader> {
+        Some(match *self {
+            Self::Letters => return None,
+            Self::Encoder { n_queries, mean, site, n_heads, hidden_size, .. } => {
+                Reader::Pool(PoolConfig { n_queries, mean, site, n_heads, hidden_size })
+            }
+            Self::Perceiver { n_latents, n_layers, width, n_heads, ffn_size, site, .. } => {
+                Reader::Perceiver(PerceiverConfig { n_latents, n_layers, width, n_heads, ffn_size, site })
+            }
+            Self::Flamingo { n_latents, n_layers, n_heads, head_dim, every, max_residues, site, .. } => {
+                Reader::Flamingo(FlamingoConfig {
+                    n_latents,
+                    n_layers,
+                    n_heads,
+                    head_dim,
+                    every,
+                    n_blocks: depth / every.max(1),
+                    max_residues,
+                    site,
+                })
+            }
+        })
+    }
 }
 
 /// `policy.json`: where the frozen parts are, relative to the policy's own folder.
@@ -98,25 +172,22 @@ impl Policy {
         let (tokenizer, chat, plain) = open_base(&base)?;
         let model = plain.with_lora(lora, weights())?;
         let special = tokenizer.special();
-        let (protein, encoder) = match protein {
-            ProteinConfig::Letters => (None, None),
-            ProteinConfig::Encoder { folder, n_queries, mean, site, n_heads, hidden_size } => {
+        let depth = model.config().num_hidden_layers;
+        let (protein, encoder) = match (protein.encoder(), protein.reader(depth)) {
+            (Some(folder), Some(reader)) => {
                 let folder = from.join(folder);
                 let encoder = open_encoder(&folder)?;
-                let config = bridge::Config {
-                    n_queries: *n_queries,
-                    mean: *mean,
-                    site: *site,
-                    n_heads: *n_heads,
+                let ends = bridge::Ends {
                     encoder_size: encoder.hidden_size(),
-                    hidden_size: *hidden_size,
                     llm_size: model.config().hidden_size,
                     boundary_ids: [special.protein_start, special.protein_end],
                     placeholder_id: special.protein_embed,
                 };
+                let config = bridge::Config { ends, reader };
                 let bridge = Bridge::new(config, weights(), model.embedding().value())?;
                 (Some(llm::ProteinPath { encoder, bridge }), Some(folder))
             }
+            _ => (None, None),
         };
         Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, lora.clone(), base, encoder)
     }
@@ -192,13 +263,15 @@ impl Policy {
         }
     }
 
-    /// Residues of the longest protein that its encoder takes; letters have no limit but the model's context.
+    /// Residues of the longest protein that encoder and bridge take; letters have no limit but the model's context.
     pub fn max_residues(&self) -> Option<usize> {
-        self.model.protein.as_ref().map(|path| path.encoder.max_tokens() - 2)
+        let path = self.model.protein.as_ref()?;
+        let encoder = path.encoder.max_tokens().saturating_sub(2);
+        Some(path.bridge.config().max_residues().map_or(encoder, |most| most.min(encoder)))
     }
 
     fn n_embed(&self) -> usize {
-        self.model.protein.as_ref().map_or(1, |protein| protein.bridge.config().n_queries)
+        self.model.protein.as_ref().map_or(1, |protein| protein.bridge.config().n_places())
     }
 
     /// Copies of the weights that are trained, by name.

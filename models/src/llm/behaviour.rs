@@ -98,7 +98,7 @@ proptest! {
         let embeds = model.embed(&Tape::off(), &padded(&prompts, width).unwrap()).unwrap().value().clone();
         let sampling = Sampling::Random { temperature: 0.8, top_k: None, top_p: None };
         let rng = |i: usize| ChaCha8Rng::seed_from_u64(i as u64 ^ u64::from(seed));
-        let batch = Prompts { embeds, lengths: lengths.clone() };
+        let batch = Prompts { embeds, lengths: lengths.clone(), media: None };
         let out = generate(&model, &batch, samples, max_new, sampling, &[3], rng).unwrap();
         let rows: Vec<Vec<u32>> =
             out.iter().enumerate().map(|(i, c)| [&prompts[i / samples][..], &c.tokens].concat()).collect();
@@ -111,7 +111,7 @@ proptest! {
             let alone = trained_logprobs(&model, std::slice::from_ref(row), 5);
             prop_assert_eq!(&alone[0], &trained_logprobs(&model, &rows, 0)[i]);
         }
-        let alone = Prompts { embeds: batch.embeds.i(0..1).unwrap(), lengths: lengths[..1].to_vec() };
+        let alone = Prompts { embeds: batch.embeds.i(0..1).unwrap(), lengths: lengths[..1].to_vec(), media: None };
         let first = generate(&model, &alone, 1, max_new, sampling, &[3], rng).unwrap();
         prop_assert_eq!(&first[0], &out[0]);
     }
@@ -122,7 +122,7 @@ fn a_completion_scores_the_sum_of_its_tokens() -> Result<()> {
     let model = tiny(true);
     let prompts = [tokens(1, 5), tokens(2, 9)];
     let embeds = model.embed(&Tape::off(), &padded(&prompts, 9)?)?.value().clone();
-    let batch = Prompts { embeds, lengths: vec![5, 9] };
+    let batch = Prompts { embeds, lengths: vec![5, 9], media: None };
     let completions = [(1, vec![4, 7, 9]), (0, vec![11]), (1, vec![]), (0, vec![2, 60])];
     let scores = score_completions(&model, &batch, &completions)?;
     for ((prompt, tokens), score) in completions.iter().zip(scores) {

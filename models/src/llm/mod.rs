@@ -19,7 +19,7 @@ pub(crate) mod parity;
 #[cfg(test)]
 mod parity_protein;
 
-pub use bridge::Bridge;
+pub use bridge::{Bridge, Media};
 pub use encoder::{Encoder, Esm2};
 pub use generate::{Completion, Prompts, Sampling, distribution, generate, score_completions};
 pub use lora::{Layers, LogitDifference, LoraConfig, Modules};

@@ -69,7 +69,7 @@ fn check_batch(model: &Qwen3, want: &BTreeMap<String, Tensor>, side: &str, posit
         .map(|(row, i)| (first(row) + i) as u32)
         .collect();
     let off = Tape::off();
-    let hidden = model.hidden_at(&off, &model.embed(&off, &ids)?, &lengths, &places)?;
+    let hidden = model.hidden_at(&off, &model.embed(&off, &ids)?, &lengths, &places, None)?;
     let got = model.logits(&off, &hidden)?;
     let mut worst = 0.0_f32;
     for row in 0..b {
@@ -124,7 +124,7 @@ fn greedy_tokens_are_those_of_transformers() -> Result<()> {
         let (ids_front, _, lengths) =
             to_the_front(&ids(&want, "left.input_ids"), &want["left.attention_mask"])?;
         let embeds = model.embed(&Tape::off(), &ids_front)?.value().clone();
-        let prompts = Prompts { embeds, lengths };
+        let prompts = Prompts { embeds, lengths, media: None };
         let rng = |i: usize| ChaCha8Rng::seed_from_u64(i as u64);
         let out = generate(&model, &prompts, 1, 24, Sampling::Greedy, &[], rng)?;
         let sequences = ids(&want, "greedy.sequences").to_vec2::<u32>()?;

@@ -87,15 +87,19 @@ impl Fixture {
         // the reference leaves the boundary tokens as they are
         tensors.insert("boundary.weight".into(), Tensor::stack(&[table.i(493)?, table.i(495)?], 0)?);
         let config = bridge::Config {
-            n_queries: 5,
-            mean: false,
-            site: false,
-            n_heads: 4,
-            encoder_size: 32,
-            hidden_size: 48,
-            llm_size: 64,
-            boundary_ids: [493, 495],
-            placeholder_id: 494,
+            ends: bridge::Ends {
+                encoder_size: 32,
+                llm_size: 64,
+                boundary_ids: [493, 495],
+                placeholder_id: 494,
+            },
+            reader: bridge::Reader::Pool(bridge::PoolConfig {
+                n_queries: 5,
+                mean: false,
+                site: false,
+                n_heads: 4,
+                hidden_size: 48,
+            }),
         };
         let bridge = Bridge::new(config, Weights::loaded(tensors), table)?;
         let encoder = encoder::Config {

@@ -18,8 +18,19 @@ use crate::view::{Matrix, Threads, matmul, tensor, view};
 pub struct KeyMask {
     /// Real keys of each batch row; keys from there on are padding.
     pub lengths: Vec<usize>,
-    /// Whether query i sees the keys 0..=i only.
-    pub causal: bool,
+    /// Which of the real ones each query sees.
+    pub sees: Sees,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Debug)]
+pub enum Sees {
+    /// Every one.
+    All,
+    /// Query i those up to number i.
+    Causal,
+    /// Query i of batch row b the first `n[b · T + i]`.
+    First(Vec<usize>),
 }
 
 /// `out = softmax(scale · q kᵀ + mask) v` per head; query head h reads key head `h / (H / G)`. A query that sees no key
@@ -35,8 +46,14 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
     if mask.lengths.len() != dims.batch || mask.lengths.iter().any(|&n| n > dims.keys) {
         bail!("attention: lengths {:?} for {} rows of {} keys", mask.lengths, dims.batch, dims.keys);
     }
-    if mask.causal && dims.queries != dims.keys {
-        bail!("attention: causal with {} queries and {} keys", dims.queries, dims.keys);
+    match &mask.sees {
+        Sees::Causal if dims.queries != dims.keys => {
+            bail!("attention: causal with {} queries and {} keys", dims.queries, dims.keys)
+        }
+        Sees::First(n) if n.len() != dims.batch * dims.queries => {
+            bail!("attention: {} visible counts for {} × {} queries", n.len(), dims.batch, dims.queries)
+        }
+        _ => {}
     }
     let inputs = [q.value().contiguous()?, k.value().contiguous()?, v.value().contiguous()?];
     let (value, log_sums) = dispatch!(inputs[0].dtype(), T => {
@@ -81,10 +98,19 @@ impl Dims {
         self.queries * self.share
     }
 
-    /// Number of keys that each row of one batch row sees, its first query being at position `start`.
-    pub(super) fn visible(&self, length: usize, causal: bool, start: usize) -> Vec<usize> {
-        let seen = |t: usize| if causal { length.min(start + t + 1) } else { length };
-        (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t), self.share)).collect()
+    /// Number of keys that each row of one batch row sees; `seen(t)` is that of query t.
+    pub(super) fn visible(&self, length: usize, seen: impl Fn(usize) -> usize) -> Vec<usize> {
+        (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t).min(length), self.share)).collect()
+    }
+
+    /// As [`Dims::visible`], for batch row `b` under a mask.
+    fn visible_under(&self, mask: &KeyMask, b: usize) -> Vec<usize> {
+        let length = mask.lengths[b];
+        match &mask.sees {
+            Sees::All => self.visible(length, |_| length),
+            Sees::Causal => self.visible(length, |t| t + 1),
+            Sees::First(n) => self.visible(length, |t| n[b * self.queries + t]),
+        }
     }
 
     /// Where head `g`'s numbers of token `t` start in a `[B, T, G · share, D]` tensor.
@@ -150,7 +176,7 @@ fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f
             write_token(panels.as_mut(), t, &k[token.clone()], &v[token]);
         }
         let queries = dims.gather(&q, (b, g), dims.queries, dims.share, T::of(scale));
-        let visible = dims.visible(mask.lengths[b], mask.causal, 0);
+        let visible = dims.visible_under(mask, b);
         attend(&queries, &visible, panels.as_ref(), out, log_sums);
     });
     Ok((dims.spread(out, dims.queries, dims.share), log_sums))
@@ -348,7 +374,7 @@ fn backward<T: Number>(
             o: queries(&o),
             grad: queries(&grad),
             log_sums: &log_sums[task * rows..(task + 1) * rows],
-            visible: dims.visible(mask.lengths[head.0], mask.causal, 0),
+            visible: dims.visible_under(mask, head.0),
             dim,
             scale: T::of(scale),
         };
@@ -433,15 +459,14 @@ mod tests {
     use candle_core::{D, Device};
 
     /// The definition, in candle, one batch row at a time.
-    fn naive(q: &Tensor, k: &Tensor, v: &Tensor, length: usize, causal: bool, scale: f64) -> Result<Tensor> {
+    fn naive(q: &Tensor, k: &Tensor, v: &Tensor, seen: &[usize], scale: f64) -> Result<Tensor> {
         let (t, h, _) = q.dims3()?;
         let (s, g, _) = k.dims3()?;
         let mut heads = Vec::new();
         for head in 0..h {
             let pick = |x: &Tensor, at: usize| x.narrow(1, at, 1)?.squeeze(1)?.contiguous();
             let (q, k, v) = (pick(q, head)?, pick(k, head / (h / g))?, pick(v, head / (h / g))?);
-            let hidden = |i: usize, j: usize| j >= length || (causal && j > i);
-            let mask: Vec<f64> = (0..t * s).map(|x| if hidden(x / s, x % s) { -1e30 } else { 0.0 }).collect();
+            let mask: Vec<f64> = (0..t * s).map(|x| if x % s < seen[x / s] { 0.0 } else { -1e30 }).collect();
             let mask = Tensor::from_vec(mask, (t, s), &Device::Cpu)?;
             let scores = ((q.matmul(&k.t()?)? * scale)? + mask)?;
             let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
@@ -453,14 +478,25 @@ mod tests {
 
     #[test]
     fn values_are_the_definition() -> Result<()> {
-        for (t, s, causal, lengths) in [(67, 67, true, [67, 41]), (3, 71, false, [71, 37])] {
+        let first: Vec<usize> = (0..2 * 13).map(|i| 1 + i * 7 % 71).collect();
+        for (t, s, sees, lengths) in [
+            (67, 67, Sees::Causal, [67, 41]),
+            (3, 71, Sees::All, [71, 37]),
+            (13, 71, Sees::First(first), [71, 37]),
+        ] {
             let (q, k, v) =
                 (numbers(&[2, t, 6, 5], 0.1), numbers(&[2, s, 3, 5], 0.7), numbers(&[2, s, 3, 5], 1.9));
             let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
-            let mask = KeyMask { lengths: lengths.to_vec(), causal };
+            let mask = KeyMask { lengths: lengths.to_vec(), sees: sees.clone() };
             let got = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.45)?;
             for (b, &length) in lengths.iter().enumerate() {
-                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, length, causal, 0.45)?;
+                let seen = |i: usize| match &sees {
+                    Sees::All => length,
+                    Sees::Causal => length.min(i + 1),
+                    Sees::First(n) => length.min(n[b * t + i]),
+                };
+                let seen: Vec<usize> = (0..t).map(seen).collect();
+                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, &seen, 0.45)?;
                 let difference = (got.value().get(b)? - want)?.abs()?.max_all()?.to_scalar::<f64>()?;
                 assert!(difference < 1e-12, "{difference}");
             }
@@ -471,10 +507,12 @@ mod tests {
     #[test]
     fn gradients_match_finite_differences() {
         let inputs = [numbers(&[2, 5, 4, 3], 0.1), numbers(&[2, 5, 2, 3], 0.7), numbers(&[2, 5, 2, 3], 1.9)];
-        let causal = KeyMask { lengths: vec![5, 3], causal: true };
+        let causal = KeyMask { lengths: vec![5, 3], sees: Sees::Causal };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &causal, 0.6));
+        let first = KeyMask { lengths: vec![5, 4], sees: Sees::First(vec![0, 2, 5, 1, 3, 4, 0, 1, 5, 2]) };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &first, 0.6));
         let inputs = [numbers(&[2, 2, 3, 5], 0.1), numbers(&[2, 7, 3, 5], 0.7), numbers(&[2, 7, 3, 5], 1.9)];
-        let full = KeyMask { lengths: vec![0, 7], causal: false };
+        let full = KeyMask { lengths: vec![0, 7], sees: Sees::All };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &full, 0.6));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{MASK, PAD, VOCAB, check_lengths};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::llm::files;
-use crate::ops::{self, KeyMask, RopeTable};
+use crate::ops::{self, KeyMask, RopeTable, Sees};
 use crate::param::{Param, Params};
 use crate::tape::{Tape, Var};
 use crate::view::view;
@@ -240,7 +240,7 @@ impl Esm2 {
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..l as u32).collect();
         let rope =
             RopeTable::new(&positions, self.config.hidden_size / self.config.num_attention_heads, THETA)?;
-        let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
+        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::All };
         for block in &self.layers {
             x = block.forward(tape, &x, self.config.num_attention_heads, &rope, &mask)?;
         }

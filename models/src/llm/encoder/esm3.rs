@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{CHAIN_BREAK, CLS, EOS, PAD, check_lengths};
 use crate::layers::{Embedding, LayerNorm, Linear};
-use crate::ops::{self, KeyMask, RopeTable};
+use crate::ops::{self, KeyMask, RopeTable, Sees};
 use crate::param::Params;
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
@@ -189,7 +189,7 @@ impl Esm3 {
         let mut x = self.embed.forward(tape, ids)?;
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..l as u32).collect();
         let rope = RopeTable::new(&positions, self.hidden_size() / self.n_heads, THETA)?;
-        let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
+        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::All };
         let scale = 1.0 / (self.blocks.len() as f64 / UNSCALED_DEPTH).sqrt();
         for block in &self.blocks[..depth] {
             x = block.forward(tape, &x, self.n_heads, &rope, &mask, scale)?;
