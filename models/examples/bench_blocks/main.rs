@@ -68,8 +68,11 @@ fn main() -> Result<()> {
         let grads = reference::loss(&weights, &config, &input, &targets)?.backward()?;
         Ok(usize::from(grads.get(&weights["model.norm.weight"]).is_some()))
     })?;
-    let prompts =
-        Prompts { embeds: model.embed(&Tape::off(), &input)?.value().clone(), lengths: vec![TOKENS; BATCH] };
+    let prompts = Prompts {
+        embeds: model.embed(&Tape::off(), &input)?.value().clone(),
+        lengths: vec![TOKENS; BATCH],
+        media: None,
+    };
     let sampling = Sampling::Random { temperature: 1.0, top_k: None, top_p: None };
     report("sampling 16 × 64 tokens after 4 prompts of 128", || {
         let out =
