@@ -11,7 +11,7 @@ use models::{Tape, view};
 
 use crate::llm::tests::{data, tables};
 use crate::llm::{Corpus, truth};
-use crate::loss::llm::{LossType, PolicyLoss};
+use crate::loss::llm::{LossType, PolicyLoss, TokenLoss};
 use crate::optim::{GroupConfig, OptimConfig};
 use crate::schedule::{ScheduleConfig, ScheduleKind};
 use crate::{encoder, grpo, sft, ssl};
@@ -84,10 +84,14 @@ fn sft_config(steps: u64) -> sft::Config {
     sft::Config {
         seed: 3,
         base: "../ssl/model".into(),
+        allow_base: false,
         steps,
         batch_size: 3,
         accumulation: 2,
+        pack_tokens: None,
+        loss: TokenLoss::Nll,
         eval_per_task: 2,
+        eval_answers: 0,
         eval_every: 2,
         save_every: 2,
         max_bad_steps: 2,
@@ -241,6 +245,28 @@ fn plddt_only(steps: u64) -> sft::Config {
 }
 
 #[test]
+fn a_model_that_does_not_end_turns_is_refused_unless_allowed() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let base = dir.join("base");
+    fs_err::create_dir_all(&base).unwrap();
+    for file in fs_err::read_dir(dir.join("ssl/model")).unwrap() {
+        let file = file.unwrap().path();
+        fs_err::copy(&file, base.join(file.file_name().unwrap())).unwrap();
+    }
+    for name in ["config.json", "generation_config.json"] {
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs_err::read(base.join(name)).unwrap()).unwrap();
+        json["eos_token_id"] = 0.into();
+        fs_err::write(base.join(name), json.to_string()).unwrap();
+    }
+    let mut config = sft::Config { base: "../base".into(), ..sft_config(1) };
+    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-base"), false).unwrap_err());
+    assert!(error.contains("has not learnt to end a turn") && error.contains("hint: "), "{error}");
+    config.allow_base = true;
+    sft::run(&config, &tables, &dir.join("sft-base"), false).unwrap();
+}
+
+#[test]
 fn the_first_steps_ask_the_tasks_of_the_alignment() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let first = |task: &str| Some(sft::Alignment { steps: 1, tasks: vec![task.to_owned()], share: 1.0 });
@@ -258,17 +284,57 @@ fn the_first_steps_ask_the_tasks_of_the_alignment() {
 }
 
 #[test]
+fn packing_changes_the_order_of_sums_alone() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let losses = |name: &str, pack_tokens| {
+        let config = sft::Config { pack_tokens, ..sft_config(3) };
+        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        (logged(&dir.join(name), "loss"), logged(&dir.join(name), "valid/loss"))
+    };
+    let (plain, valid) = losses("unpacked", None);
+    for (name, tokens) in [("packed", 150), ("packed-alone", 1)] {
+        let (packed, packed_valid) = losses(name, Some(tokens));
+        for (a, b) in plain.iter().chain(&valid).zip(packed.iter().chain(&packed_valid)) {
+            assert!((a - b).abs() < 1e-3 * a, "{name}: {plain:?} {packed:?}");
+        }
+    }
+}
+
+#[test]
+fn dropout_and_dft_change_a_step() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let losses = |name: &str, change: &dyn Fn(&mut sft::Config)| {
+        let mut config = sft_config(3);
+        change(&mut config);
+        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        (logged(&dir.join(name), "loss"), logged(&dir.join(name), "valid/loss"))
+    };
+    let (plain, valid) = losses("plain-loss", &|_| {});
+    let (dropout, with_dropout) = losses("dropout", &|config| config.lora.lora_dropout = 0.3);
+    // a fresh adapter adds nothing, so the first loss is the same; evaluation has no dropout
+    assert_eq!((plain[0], valid[0]), (dropout[0], with_dropout[0]));
+    assert_ne!(plain[2], dropout[2]);
+    let (dft, _) = losses("dft", &|config| config.loss = TokenLoss::Dft);
+    assert!(dft[0] < plain[0] && dft[0] > 0.0, "{dft:?} {plain:?}");
+}
+
+#[test]
 fn one_batch_is_learnt_by_heart() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     // one task, eight proteins: little but the wording changes
     let out = dir.join("sft-overfit");
     let mut config = plddt_only(200);
     config.data.max_residues = 33;
+    config.eval_answers = 4;
     config.optim.lr = 2e-2;
     sft::run(&config, &tables, &out, false).unwrap();
     let losses = logged(&out, "loss");
     let last = losses[190..].iter().sum::<f64>() / 10.0;
     assert!(last < 0.5 * losses[0], "{} → {last}", losses[0]);
+    let (loss, perplexity) = (logged(&out, "valid/loss"), logged(&out, "valid/perplexity"));
+    assert!(loss.iter().zip(&perplexity).all(|(l, p)| (l.exp() - p).abs() < 1e-9 * p));
+    let exact = logged(&out, "valid/exact/plddt");
+    assert!(exact[0] == 0.0 && exact[1] > 0.0 && exact[1] <= 1.0, "{exact:?}");
 }
 
 #[test]

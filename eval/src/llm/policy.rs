@@ -355,6 +355,28 @@ impl Policy {
         Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
     }
 
+    /// As [`Policy::score`], the rows standing behind each other in one line without padding, each seeing itself alone.
+    ///
+    /// # Errors
+    /// As [`Policy::score`], and with a bridge whose vectors are read between the layers.
+    pub fn score_packed(&self, tape: &Tape, rows: &[Row], temperature: f64) -> Result<TokenScores> {
+        let (_, residues) = self.batch(rows)?;
+        let residues = residues.map(|r| Residues { rows: vec![0; r.rows.len()], ..r });
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
+        let (mut places, mut targets, mut start) = (vec![], vec![], 0);
+        for row in rows {
+            ensure!(0 < row.n_prompt && row.n_prompt < row.ids.len(), "a chat without a prompt or an answer");
+            places.extend((row.n_prompt..row.ids.len()).map(|t| start + t - 1));
+            targets.extend_from_slice(&row.ids[row.n_prompt..]);
+            start += row.ids.len();
+        }
+        let documents = rows.iter().map(|row| row.ids.len()).collect();
+        let ids = Tensor::from_vec(ids, (1, start), &candle_core::Device::Cpu)?;
+        let line = Rows { ids, lengths: vec![start], documents: Some(vec![documents]) };
+        let hidden = self.model.hidden(tape, &line, residues.as_ref())?;
+        Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
+    }
+
     /// Samples `samples` answers to each prompt, prompt by prompt; `rng(i)` is answer i's generator. Neither the other
     /// prompts nor the number of threads changes an answer.
     ///
@@ -445,7 +467,7 @@ impl Policy {
             true => None,
             false => Some(self.residues(&batch)?),
         };
-        Ok((Rows { ids: batch.tokens, lengths: batch.lengths }, residues))
+        Ok((Rows::new(batch.tokens, batch.lengths), residues))
     }
 
     /// The residue vectors of every slot. The encoder is frozen and its bits do not depend on the batch, so what it said
@@ -491,7 +513,15 @@ fn protein_tokens(special: Special) -> [u32; 3] {
 }
 
 fn open_base(folder: &Path) -> Result<(Tokenizer, Chat, Qwen3)> {
-    let open = || -> Result<_> { Ok((Tokenizer::load(folder)?, Chat::load(folder)?, Qwen3::load(folder)?)) };
+    let open = || -> Result<_> {
+        let (tokenizer, chat, model) = (Tokenizer::load(folder)?, Chat::load(folder)?, Qwen3::load(folder)?);
+        let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
+        ensure!(
+            tokens <= rows,
+            "the tokenizer has {tokens} tokens, protein tokens among them, the model rows for {rows}"
+        );
+        Ok((tokenizer, chat, model))
+    };
     open().with_context(|| format!("opening the base model {}", folder.display()))
 }
 

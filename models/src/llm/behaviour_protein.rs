@@ -106,7 +106,7 @@ fn parts(rows: &[Vec<u32>], proteins: &[(usize, &str)], padding: usize) -> (Rows
     let encoded: Vec<Vec<u32>> = proteins.iter().map(|(_, residues)| encoder::encode(residues)).collect();
     let (protein_ids, protein_lengths) = batch_of(&encoded, padding);
     let owners = proteins.iter().map(|(row, _)| *row).collect();
-    (Rows { ids, lengths }, Proteins { ids: protein_ids, lengths: protein_lengths, rows: owners })
+    (Rows::new(ids, lengths), Proteins { ids: protein_ids, lengths: protein_lengths, rows: owners })
 }
 
 fn hidden(
@@ -294,5 +294,29 @@ fn a_bridge_is_saved_beside_its_adapter() -> Result<()> {
         let (rows, proteins) = example(n_places(&model));
         assert_eq!(hidden(&with_copy, &rows, &proteins, 0), hidden(&model, &rows, &proteins, 0));
     }
+    Ok(())
+}
+
+#[test]
+fn chats_behind_each_other_give_the_bits_of_chats_in_rows() -> Result<()> {
+    let model = model(pool());
+    let (rows, proteins) = example(n_places(&model));
+    let apart = hidden(&model, &rows, &proteins, 0);
+    let (mut line, mut encoded) = parts(&[rows.concat()], &proteins, 0);
+    line.documents = Some(vec![rows.iter().map(Vec::len).collect()]);
+    encoded.rows = vec![0; proteins.len()];
+    let residues = model.encode(&encoded)?;
+    let packed =
+        model.hidden(&Tape::off(), &line, residues.as_ref())?.value().flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(packed, apart.concat());
+    let error =
+        |model: &ProteinLlm, line: &Rows| model.hidden(&Tape::off(), line, None).unwrap_err().to_string();
+    let text = parts(&[tokens(1, 9)], &[(0, "M")], 0).0;
+    let [_, _, flamingo] = readers().map(self::model);
+    assert!(
+        error(&flamingo, &Rows { documents: Some(vec![vec![4, 5]]), ..text.clone() })
+            .contains("hint: no packing")
+    );
+    assert!(error(&model, &Rows { documents: Some(vec![vec![4, 4]]), ..text }).contains("documents"));
     Ok(())
 }

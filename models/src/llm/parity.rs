@@ -11,6 +11,7 @@ use crate::llm::behaviour::named;
 use crate::llm::{
     Layers, LogitDifference, LoraConfig, Modules, Prompts, Qwen3, Sampling, distribution, generate,
 };
+use crate::ops::{KeyMask, Sees};
 use crate::tape::{Tape, Var};
 use crate::weights::{Weights, read_safetensors};
 
@@ -69,7 +70,8 @@ fn check_batch(model: &Qwen3, want: &BTreeMap<String, Tensor>, side: &str, posit
         .map(|(row, i)| (first(row) + i) as u32)
         .collect();
     let off = Tape::off();
-    let hidden = model.hidden_at(&off, &model.embed(&off, &ids)?, &lengths, &places, None)?;
+    let mask = KeyMask { lengths: lengths.clone(), sees: Sees::Causal };
+    let hidden = model.hidden_at(&off, &model.embed(&off, &ids)?, &mask, &places, None)?;
     let got = model.logits(&off, &hidden)?;
     let mut worst = 0.0_f32;
     for row in 0..b {

@@ -129,7 +129,7 @@ impl Fixture {
     fn prompts(&self) -> Result<Rows> {
         let (ids, _, lengths) =
             to_the_front(&ids(&self.want, "gen.prompt_ids"), &self.want["gen.attention_mask"])?;
-        Ok(Rows { ids, lengths })
+        Ok(Rows::new(ids, lengths))
     }
 }
 
@@ -152,7 +152,7 @@ fn a_bridge_gives_the_loss_and_every_gradient_of_torch() -> Result<()> {
         .iter()
         .map(|&n| n as usize)
         .collect();
-    let rows = Rows { ids: ids(&want, "right.input_ids"), lengths };
+    let rows = Rows::new(ids(&want, "right.input_ids"), lengths);
     let labelled: Vec<bool> =
         want["right.labels"].flatten_all()?.to_vec1::<i64>()?.iter().map(|&l| l != -100).collect();
     let tape = Tape::on();

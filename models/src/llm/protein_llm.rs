@@ -6,7 +6,7 @@ use crate::llm::bridge::{Bridge, Config, Media, Reader};
 use crate::llm::encoder::Encoder;
 use crate::llm::generate::Prompts;
 use crate::llm::qwen3::Qwen3;
-use crate::ops;
+use crate::ops::{self, KeyMask, Sees};
 use crate::param::Params;
 use crate::tape::{Tape, Var};
 use crate::view::view;
@@ -36,6 +36,15 @@ pub struct Rows {
     pub ids: Tensor,
     /// real tokens of each row
     pub lengths: Vec<usize>,
+    /// where a row consists of several chats, one behind the other: the tokens of each
+    pub documents: Option<Vec<Vec<usize>>>,
+}
+
+impl Rows {
+    /// One chat in each row.
+    pub fn new(ids: Tensor, lengths: Vec<usize>) -> Self {
+        Self { ids, lengths, documents: None }
+    }
 }
 
 /// The proteins of a batch, in the order in which their placeholders stand in the rows.
@@ -193,8 +202,26 @@ impl ProteinLlm {
     pub fn hidden(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Var> {
         let (embedded, media) = (self.embed(tape, rows, residues)?, self.media(tape, rows, residues)?);
         let (b, t) = rows.ids.dims2()?;
-        let positions: Vec<u32> = (0..b).flat_map(|_| 0..t as u32).collect();
-        self.llm.hidden_at(tape, &embedded, &rows.lengths, &positions, media.as_ref())
+        let (sees, positions) = match &rows.documents {
+            None => (Sees::Causal, (0..b).flat_map(|_| 0..t as u32).collect::<Vec<_>>()),
+            Some(_) if media.is_some() => {
+                bail!(
+                    "a bridge whose vectors are read between the layers needs one chat in each row\nhint: no packing"
+                )
+            }
+            Some(documents) => {
+                let own = |row: &Vec<usize>| {
+                    row.iter()
+                        .flat_map(|&n| 0..n as u32)
+                        .chain(std::iter::repeat(0))
+                        .take(t)
+                        .collect::<Vec<_>>()
+                };
+                (Sees::Documents(documents.clone()), documents.iter().flat_map(own).collect())
+            }
+        };
+        let mask = KeyMask { lengths: rows.lengths.clone(), sees };
+        self.llm.hidden_at(tape, &embedded, &mask, &positions, media.as_ref())
     }
 
     /// Log-probabilities of the labelled tokens, row by row: `labelled[b · T + t]` says whether row b's token t is to be

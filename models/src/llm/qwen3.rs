@@ -332,26 +332,26 @@ impl Qwen3 {
     pub fn hidden(&self, tape: &Tape, embeds: &Var, lengths: &[usize]) -> Result<Var> {
         let (b, t, _) = embeds.value().dims3()?;
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..t as u32).collect();
-        self.hidden_at(tape, embeds, lengths, &positions, None)
+        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::Causal };
+        self.hidden_at(tape, embeds, &mask, &positions, None)
     }
 
-    /// As [`Qwen3::hidden`], with a rotary position for each of the B · T places, and with layers that read proteins.
+    /// As [`Qwen3::hidden`], with a mask, a rotary position for each of the B · T places, and layers that read proteins.
     pub fn hidden_at(
         &self,
         tape: &Tape,
         embeds: &Var,
-        lengths: &[usize],
+        mask: &KeyMask,
         positions: &[u32],
         media: Option<&Media>,
     ) -> Result<Var> {
         let rope = RopeTable::new(positions, self.config.head_dim, self.config.rope_theta)?;
-        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::Causal };
         let mut x = embeds.clone();
         for (layer, block) in self.layers.iter().enumerate() {
             if let Some(media) = media {
-                x = media.read(tape, layer, x, &vec![0; lengths.len()])?;
+                x = media.read(tape, layer, x, &vec![0; mask.lengths.len()])?;
             }
-            let attend = |[q, k, v]: [&Var; 3]| ops::attention(tape, q, k, v, &mask, self.scale());
+            let attend = |[q, k, v]: [&Var; 3]| ops::attention(tape, q, k, v, mask, self.scale());
             x = block.forward(tape, &x, &self.config, &rope, attend)?;
         }
         self.norm.forward(tape, &x)

@@ -5,6 +5,8 @@
 //! training forward, a prefill and a decode step give the same bits. No more than a few rows of scores exist at once;
 //! the backward pass computes them again from the saved log-sums.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -31,6 +33,17 @@ pub enum Sees {
     Causal,
     /// Query i of batch row b the first `n[b · T + i]`.
     First(Vec<usize>),
+    /// Row b consists of documents of these lengths, one behind the other, and a query sees those up to itself of its own:
+    /// a document gives the same bits as in a row of its own.
+    Documents(Vec<Vec<usize>>),
+}
+
+/// A part of a batch row whose queries see keys of that part alone.
+struct Part {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    /// of the part's keys, how many each row of scores sees
+    visible: Vec<usize>,
 }
 
 /// `out = softmax(scale · q kᵀ + mask) v` per head; query head h reads key head `h / (H / G)`. A query that sees no key
@@ -52,6 +65,13 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
         }
         Sees::First(n) if n.len() != dims.batch * dims.queries => {
             bail!("attention: {} visible counts for {} × {} queries", n.len(), dims.batch, dims.queries)
+        }
+        Sees::Documents(rows)
+            if dims.queries != dims.keys
+                || rows.len() != dims.batch
+                || rows.iter().zip(&mask.lengths).any(|(row, &n)| row.iter().sum::<usize>() != n) =>
+        {
+            bail!("attention: documents {rows:?} in rows of {:?} tokens", mask.lengths)
         }
         _ => {}
     }
@@ -103,13 +123,24 @@ impl Dims {
         (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t).min(length), self.share)).collect()
     }
 
-    /// As [`Dims::visible`], for batch row `b` under a mask.
-    fn visible_under(&self, mask: &KeyMask, b: usize) -> Vec<usize> {
+    /// The parts of batch row `b` under a mask.
+    fn parts(&self, mask: &KeyMask, b: usize) -> Vec<Part> {
         let length = mask.lengths[b];
+        let whole = |visible| vec![Part { queries: 0..self.queries, keys: 0..length, visible }];
         match &mask.sees {
-            Sees::All => self.visible(length, |_| length),
-            Sees::Causal => self.visible(length, |t| t + 1),
-            Sees::First(n) => self.visible(length, |t| n[b * self.queries + t]),
+            Sees::All => whole(self.visible(length, |_| length)),
+            Sees::Causal => whole(self.visible(length, |t| t + 1)),
+            Sees::First(n) => whole(self.visible(length, |t| n[b * self.queries + t])),
+            Sees::Documents(rows) => {
+                let mut start = 0;
+                let part = |&n: &usize| {
+                    let span = start..start + n;
+                    start += n;
+                    let visible = Dims { queries: n, ..*self }.visible(n, |t| t + 1);
+                    Part { queries: span.clone(), keys: span, visible }
+                };
+                rows[b].iter().map(part).collect()
+            }
         }
     }
 
@@ -169,15 +200,19 @@ fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f
     let tasks = out.par_chunks_mut((rows * dims.dim).max(1)).zip(log_sums.par_chunks_mut(rows.max(1)));
     tasks.enumerate().for_each(|(task, (out, log_sums))| {
         let (b, g) = dims.head(task);
-        let mut panels = Panels::new(dims.keys, dims.dim);
-        for t in 0..mask.lengths[b] {
-            let at = dims.at(b, t, dims.keys, g, 1);
-            let token = at..at + dims.dim;
-            write_token(panels.as_mut(), t, &k[token.clone()], &v[token]);
-        }
         let queries = dims.gather(&q, (b, g), dims.queries, dims.share, T::of(scale));
-        let visible = dims.visible_under(mask, b);
-        attend(&queries, &visible, panels.as_ref(), out, log_sums);
+        for part in dims.parts(mask, b) {
+            let mut panels = Panels::new(part.keys.len(), dims.dim);
+            for (place, t) in part.keys.enumerate() {
+                let at = dims.at(b, t, dims.keys, g, 1);
+                let token = at..at + dims.dim;
+                write_token(panels.as_mut(), place, &k[token.clone()], &v[token]);
+            }
+            let rows = part.queries.start * dims.share..part.queries.end * dims.share;
+            let span = rows.start * dims.dim..rows.end * dims.dim;
+            let (out, log_sums) = (&mut out[span.clone()], &mut log_sums[rows]);
+            attend(&queries[span], &part.visible, panels.as_ref(), out, log_sums);
+        }
     });
     Ok((dims.spread(out, dims.queries, dims.share), log_sums))
 }
@@ -367,18 +402,24 @@ fn backward<T: Number>(
         let head = dims.head(task);
         let queries = |x: &[T]| dims.gather(x, head, dims.queries, dims.share, T::one());
         let keys = |x: &[T]| dims.gather(x, head, dims.keys, 1, T::one());
-        let saved = Saved {
-            q: queries(&q),
-            k: keys(&k),
-            v: keys(&v),
-            o: queries(&o),
-            grad: queries(&grad),
-            log_sums: &log_sums[task * rows..(task + 1) * rows],
-            visible: dims.visible_under(mask, head.0),
-            dim,
-            scale: T::of(scale),
-        };
-        saved.gradients(dq, dk, dv);
+        let (q, o, grad, k, v) = (queries(&q), queries(&o), queries(&grad), keys(&k), keys(&v));
+        for part in dims.parts(mask, head.0) {
+            let rows_of = part.queries.start * dims.share..part.queries.end * dims.share;
+            let (at, from) =
+                (rows_of.start * dim..rows_of.end * dim, part.keys.start * dim..part.keys.end * dim);
+            let saved = Saved {
+                q: &q[at.clone()],
+                k: &k[from.clone()],
+                v: &v[from.clone()],
+                o: &o[at.clone()],
+                grad: &grad[at.clone()],
+                log_sums: &log_sums[task * rows..(task + 1) * rows][rows_of],
+                visible: part.visible,
+                dim,
+                scale: T::of(scale),
+            };
+            saved.gradients(&mut dq[at], &mut dk[from.clone()], &mut dv[from]);
+        }
     });
     Ok([
         tensor(dims.spread(dq, dims.queries, dims.share), shapes[0])?,
@@ -389,11 +430,11 @@ fn backward<T: Number>(
 
 /// What the backward pass of one key head needs, `[rows, D]` or `[S, D]` each.
 struct Saved<'a, T> {
-    q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
-    o: Vec<T>,
-    grad: Vec<T>,
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    o: &'a [T],
+    grad: &'a [T],
     log_sums: &'a [T],
     visible: Vec<usize>,
     dim: usize,
@@ -414,7 +455,7 @@ impl<T: Number> Saved<'_, T> {
             let span = from * dim..(from + n) * dim;
             let (q, grad) =
                 (Matrix::new(&self.q[span.clone()], n, dim), Matrix::new(&self.grad[span.clone()], n, dim));
-            let (k, v) = (Matrix::new(&self.k, keys, dim), Matrix::new(&self.v, keys, dim));
+            let (k, v) = (Matrix::new(self.k, keys, dim), Matrix::new(self.v, keys, dim));
             let mut weights = vec![T::zero(); n * keys];
             matmul(&mut weights, q, k.t(), false, one);
             let mut slopes = vec![T::zero(); n * keys];
@@ -494,6 +535,7 @@ mod tests {
                     Sees::All => length,
                     Sees::Causal => length.min(i + 1),
                     Sees::First(n) => length.min(n[b * t + i]),
+                    Sees::Documents(_) => unreachable!("not among the cases"),
                 };
                 let seen: Vec<usize> = (0..t).map(seen).collect();
                 let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, &seen, 0.45)?;
@@ -505,12 +547,37 @@ mod tests {
     }
 
     #[test]
+    fn a_document_gives_the_bits_of_a_row_of_its_own() -> Result<()> {
+        let inputs =
+            [numbers(&[1, 47, 6, 5], 0.1), numbers(&[1, 47, 3, 5], 0.7), numbers(&[1, 47, 3, 5], 1.9)];
+        let [q, k, v] = inputs.map(|x| Var::constant(x.to_dtype(candle_core::DType::F32).unwrap()));
+        let lengths = [7, 1, 37];
+        let mask = KeyMask { lengths: vec![45], sees: Sees::Documents(vec![lengths.to_vec()]) };
+        let packed = attention(&Tape::off(), &q, &k, &v, &mask, 0.45)?;
+        let mut start = 0;
+        for n in lengths {
+            let own = [&q, &k, &v]
+                .map(|x| Var::constant(x.value().narrow(1, start, n).unwrap().contiguous().unwrap()));
+            let alone = KeyMask { lengths: vec![n], sees: Sees::Causal };
+            let alone = attention(&Tape::off(), &own[0], &own[1], &own[2], &alone, 0.45)?;
+            let packed = packed.value().narrow(1, start, n)?.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(packed, alone.value().flatten_all()?.to_vec1::<f32>()?);
+            start += n;
+        }
+        let wrong = KeyMask { lengths: vec![45], sees: Sees::Documents(vec![vec![7, 1]]) };
+        assert!(attention(&Tape::off(), &q, &k, &v, &wrong, 0.45).is_err());
+        Ok(())
+    }
+
+    #[test]
     fn gradients_match_finite_differences() {
         let inputs = [numbers(&[2, 5, 4, 3], 0.1), numbers(&[2, 5, 2, 3], 0.7), numbers(&[2, 5, 2, 3], 1.9)];
         let causal = KeyMask { lengths: vec![5, 3], sees: Sees::Causal };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &causal, 0.6));
         let first = KeyMask { lengths: vec![5, 4], sees: Sees::First(vec![0, 2, 5, 1, 3, 4, 0, 1, 5, 2]) };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &first, 0.6));
+        let documents = KeyMask { lengths: vec![5, 4], sees: Sees::Documents(vec![vec![2, 3], vec![1, 3]]) };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &documents, 0.6));
         let inputs = [numbers(&[2, 2, 3, 5], 0.1), numbers(&[2, 7, 3, 5], 0.7), numbers(&[2, 7, 3, 5], 1.9)];
         let full = KeyMask { lengths: vec![0, 7], sees: Sees::All };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &full, 0.6));
