@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use eval::Models;
-use eval::llm::ProteinConfig;
 use eval::report::RunLog;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
@@ -44,11 +43,9 @@ impl Training {
             Self::Contact => place.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
             Self::Encoder => place.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),
             Self::Ssl => place.stage("ssl", recipe.ssl.as_ref(), train::ssl::run, |_| vec![]),
-            Self::Sft => place.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| match &sft.protein {
-                ProteinConfig::Letters => vec![("base".to_owned(), &sft.base)],
-                ProteinConfig::Encoder { folder, .. } => {
-                    vec![("base".to_owned(), &sft.base), ("encoder".to_owned(), folder)]
-                }
+            Self::Sft => place.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| {
+                let encoder = sft.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
+                [("base".to_owned(), &sft.base)].into_iter().chain(encoder).collect()
             }),
             Self::Grpo => place.stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| {
                 vec![("policy".to_owned(), &grpo.policy)]

@@ -5,6 +5,7 @@
 //! rows). [`Tokenizer::train`] makes a byte-level BPE with the pre-tokenizer of Qwen3 and one rule more: inside a long
 //! run of capital letters each letter is a token of its own, so a sequence written as text costs one token per residue.
 
+use std::ops::Range;
 use std::path::Path;
 
 use fs_err as fs;
@@ -174,6 +175,17 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let encoding = self.inner.encode_fast(text, false);
         Ok(encoding.map_err(|e| Error::Text(format!("cannot tokenize {text:?}: {e}")))?.get_ids().to_vec())
+    }
+
+    /// Token ids of a text, and the bytes of it that each stands for.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn encode_with_places(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), Error> {
+        let encoding = self.inner.encode(text, false);
+        let encoding = encoding.map_err(|e| Error::Text(format!("cannot tokenize {text:?}: {e}")))?;
+        let places = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok((encoding.get_ids().to_vec(), places))
     }
 
     /// The text of token ids. Ids that the tokenizer does not know (a model's table may be larger) give nothing.

@@ -12,11 +12,13 @@ pub mod llm;
 pub mod ops;
 mod param;
 pub mod ss;
+mod state_dict;
 pub mod tape;
 mod view;
 mod weights;
 
 pub use param::{Param, Params};
+pub use state_dict::read_state_dict;
 pub use tape::{Gradients, Tape, Var};
 pub use view::{Matrix, Real, Threads, View, matmul, tensor, view};
 pub use weights::{Init, Weights, read_safetensors};

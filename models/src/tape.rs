@@ -13,9 +13,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
+use rand_chacha::ChaCha8Rng;
 
 use crate::ops::basic::{Pairwise, pairwise};
 use crate::param::Param;
@@ -23,9 +25,13 @@ use crate::view::add_assign;
 
 type Backward = Box<dyn FnOnce(Tensor, &mut Grads) -> Result<()>>;
 
+type Draws = Rc<dyn Fn(&str) -> ChaCha8Rng>;
+
 /// The record of one forward pass.
 pub struct Tape {
     nodes: Option<RefCell<Vec<Option<Backward>>>>,
+    /// what is random in a training step, by name
+    draws: Option<Draws>,
 }
 
 /// A tensor on a tape.
@@ -156,12 +162,24 @@ impl Gradients {
 impl Tape {
     /// A tape that records.
     pub fn on() -> Self {
-        Self { nodes: Some(RefCell::default()) }
+        Self { nodes: Some(RefCell::default()), draws: None }
     }
 
     /// A tape that records nothing: inference and rollouts.
     pub fn off() -> Self {
-        Self { nodes: None }
+        Self { nodes: None, draws: None }
+    }
+
+    /// A tape whose forward pass is that of a training step with dropout: `rng` gives the generator for a name. Without it
+    /// dropout is the identity, so sampling, scoring and evaluation agree.
+    #[must_use]
+    pub fn with_draws(self, rng: impl Fn(&str) -> ChaCha8Rng + 'static) -> Self {
+        Self { draws: Some(Rc::new(rng)), ..self }
+    }
+
+    /// The generator for a name, in a training step with dropout.
+    pub fn draws(&self, name: &str) -> Option<ChaCha8Rng> {
+        self.draws.as_ref().map(|rng| rng(name))
     }
 
     /// Whether it records.
@@ -257,12 +275,14 @@ impl Tape {
         if !self.is_on() {
             return block(self, &inputs.iter().map(|v| v.detach()).collect::<Vec<_>>());
         }
-        let value = block(&Tape::off(), &inputs.iter().map(|v| v.detach()).collect::<Vec<_>>())?.value;
+        let draws = self.draws.clone();
+        let unrecorded = Tape { draws: draws.clone(), ..Tape::off() };
+        let value = block(&unrecorded, &inputs.iter().map(|v| v.detach()).collect::<Vec<_>>())?.value;
         let inputs: Vec<Var> = inputs.iter().map(|&v| v.clone()).collect();
         // The block's weights are not among `inputs`, so the node is recorded whether or not an input needs a gradient.
         let always = self.input(value.clone());
         let recompute = move |grad: Tensor, grads: &mut Grads| {
-            let tape = Tape::on();
+            let tape = Tape { draws: draws.clone(), ..Tape::on() };
             let leaf = |v: &Var| if v.needs_grad() { tape.input(v.value.clone()) } else { v.clone() };
             let leaves: Vec<Var> = inputs.iter().map(leaf).collect();
             let out = block(&tape, &leaves)?;

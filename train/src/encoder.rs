@@ -9,7 +9,7 @@ use datasets::collate::Padding;
 use datasets::rng;
 use datasets::sampler::{Budget, Position, Sampler};
 use datasets::table::{ProteinRow, Rows, Split};
-use models::llm::encoder::{self, EOS, Encoder, MASK, PAD};
+use models::llm::encoder::{self, EOS, Esm2, MASK, PAD};
 use models::{Tape, Var, Weights, ops};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -94,7 +94,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         token_dropout: true,
     };
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
-    let model = Encoder::new(model, weights)?;
+    let model = Esm2::new(model, weights)?;
     let (n, _) = model.params().counts();
     tracing::info!("encoder of {n} weights, {} proteins to train on", train.len());
 
@@ -214,7 +214,7 @@ fn hide(ids: &[u32], rng: &mut ChaCha8Rng) -> Hidden {
 }
 
 /// Mean cross-entropy of the chosen residues, and how many there are.
-fn mean_loss(tape: &Tape, model: &Encoder, rows: &[Hidden]) -> Result<(Var, usize)> {
+fn mean_loss(tape: &Tape, model: &Esm2, rows: &[Hidden]) -> Result<(Var, usize)> {
     let padding = Padding::new(rows.iter().map(|row| row.ids.len()).collect())?;
     let ids = padding.pad(rows.iter().map(|row| row.ids.as_slice()), 1, PAD)?;
     let hidden = model.hidden(tape, &ids, padding.lengths())?;
@@ -266,7 +266,7 @@ impl HeldOut {
         Ok(Self { batches, floor })
     }
 
-    fn measure(&self, model: &Encoder) -> Result<Vec<(String, f64)>> {
+    fn measure(&self, model: &Esm2) -> Result<Vec<(String, f64)>> {
         let (mut total, mut n) = (0.0, 0);
         for batch in &self.batches {
             let (loss, n_chosen) = mean_loss(&Tape::off(), model, batch)?;

@@ -111,6 +111,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let reward = Reward { ontology: corpus.ontology.clone(), ..Reward::default() };
     let questions = corpus.questions(config.seed, "grpo/questions");
     let policy = Policy::load(&out.join(&config.policy))?;
+    config.data.check_lengths(&policy)?;
     let reference = policy.trained_copy()?;
     let floors = rollout::Floors::new(&corpus, &questions, &reward)?;
     let evaluation = |examples| Evaluation::new(examples, &corpus.ontology, &reward, &policy);

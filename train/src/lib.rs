@@ -13,6 +13,8 @@ pub mod llm;
 mod llm_tests;
 pub mod loss;
 pub mod optim;
+#[cfg(test)]
+mod parity_tests;
 pub mod progress;
 pub mod recipe;
 pub mod run_log;

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use datasets::llm::{Example, Mixture, Options, ProteinPath, Record, Records, Truth};
 use datasets::rng;
+use eval::llm::Policy;
 use rand::seq::SliceRandom;
 use rewards::go::Ontology;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,24 @@ pub struct DataConfig {
     pub max_answer_chars: usize,
     /// Most GO terms an answer names.
     pub go_terms: usize,
+}
+
+impl DataConfig {
+    /// Refuses settings that let in a protein that is too long for the policy's encoder: it would end the run when it is
+    /// met, and cropping it unasked would lose what the question may be about.
+    ///
+    /// # Errors
+    /// Says how long proteins may be.
+    pub fn check_lengths(&self, policy: &Policy) -> Result<()> {
+        match policy.max_residues() {
+            Some(most) if most < self.max_residues => bail!(
+                "data.max_residues is {}, but encoder and bridge were made for {most} residues\nhint: set data.max_residues={most} \
+                 (longer proteins are then left out and counted), or use ones that were made for longer proteins",
+                self.max_residues
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The records of a stage and the ontology that judges them.

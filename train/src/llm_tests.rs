@@ -11,7 +11,7 @@ use models::{Tape, view};
 
 use crate::llm::tests::{data, tables};
 use crate::llm::{Corpus, truth};
-use crate::loss::llm::{LossType, PolicyLoss};
+use crate::loss::llm::{LossType, PolicyLoss, TokenLoss};
 use crate::optim::{GroupConfig, OptimConfig};
 use crate::schedule::{ScheduleConfig, ScheduleKind};
 use crate::{encoder, grpo, sft, ssl};
@@ -84,10 +84,14 @@ fn sft_config(steps: u64) -> sft::Config {
     sft::Config {
         seed: 3,
         base: "../ssl/model".into(),
+        allow_base: false,
         steps,
         batch_size: 3,
         accumulation: 2,
+        pack_tokens: None,
+        loss: TokenLoss::Nll,
         eval_per_task: 2,
+        eval_answers: 0,
         eval_every: 2,
         save_every: 2,
         max_bad_steps: 2,
@@ -102,13 +106,10 @@ fn sft_config(steps: u64) -> sft::Config {
             hidden_size: 20,
         },
         lora: LoraConfig {
-            target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"].map(String::from).to_vec(),
+            target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"].into(),
             r: 8,
             lora_alpha: 16.0,
-            use_rslora: false,
-            rank_pattern: [].into(),
-            alpha_pattern: [].into(),
-            use_dora: false,
+            ..LoraConfig::default()
         },
         optim: optim(1e-2, &["base_model.*", "pool.*|proj.*|boundary.*"]),
     }
@@ -244,6 +245,28 @@ fn plddt_only(steps: u64) -> sft::Config {
 }
 
 #[test]
+fn a_model_that_does_not_end_turns_is_refused_unless_allowed() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let base = dir.join("base");
+    fs_err::create_dir_all(&base).unwrap();
+    for file in fs_err::read_dir(dir.join("ssl/model")).unwrap() {
+        let file = file.unwrap().path();
+        fs_err::copy(&file, base.join(file.file_name().unwrap())).unwrap();
+    }
+    for name in ["config.json", "generation_config.json"] {
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs_err::read(base.join(name)).unwrap()).unwrap();
+        json["eos_token_id"] = 0.into();
+        fs_err::write(base.join(name), json.to_string()).unwrap();
+    }
+    let mut config = sft::Config { base: "../base".into(), ..sft_config(1) };
+    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-base"), false).unwrap_err());
+    assert!(error.contains("has not learnt to end a turn") && error.contains("hint: "), "{error}");
+    config.allow_base = true;
+    sft::run(&config, &tables, &dir.join("sft-base"), false).unwrap();
+}
+
+#[test]
 fn the_first_steps_ask_the_tasks_of_the_alignment() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let first = |task: &str| Some(sft::Alignment { steps: 1, tasks: vec![task.to_owned()], share: 1.0 });
@@ -261,17 +284,57 @@ fn the_first_steps_ask_the_tasks_of_the_alignment() {
 }
 
 #[test]
+fn packing_changes_the_order_of_sums_alone() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let losses = |name: &str, pack_tokens| {
+        let config = sft::Config { pack_tokens, ..sft_config(3) };
+        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        (logged(&dir.join(name), "loss"), logged(&dir.join(name), "valid/loss"))
+    };
+    let (plain, valid) = losses("unpacked", None);
+    for (name, tokens) in [("packed", 150), ("packed-alone", 1)] {
+        let (packed, packed_valid) = losses(name, Some(tokens));
+        for (a, b) in plain.iter().chain(&valid).zip(packed.iter().chain(&packed_valid)) {
+            assert!((a - b).abs() < 1e-3 * a, "{name}: {plain:?} {packed:?}");
+        }
+    }
+}
+
+#[test]
+fn dropout_and_dft_change_a_step() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let losses = |name: &str, change: &dyn Fn(&mut sft::Config)| {
+        let mut config = sft_config(3);
+        change(&mut config);
+        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        (logged(&dir.join(name), "loss"), logged(&dir.join(name), "valid/loss"))
+    };
+    let (plain, valid) = losses("plain-loss", &|_| {});
+    let (dropout, with_dropout) = losses("dropout", &|config| config.lora.lora_dropout = 0.3);
+    // a fresh adapter adds nothing, so the first loss is the same; evaluation has no dropout
+    assert_eq!((plain[0], valid[0]), (dropout[0], with_dropout[0]));
+    assert_ne!(plain[2], dropout[2]);
+    let (dft, _) = losses("dft", &|config| config.loss = TokenLoss::Dft);
+    assert!(dft[0] < plain[0] && dft[0] > 0.0, "{dft:?} {plain:?}");
+}
+
+#[test]
 fn one_batch_is_learnt_by_heart() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     // one task, eight proteins: little but the wording changes
     let out = dir.join("sft-overfit");
     let mut config = plddt_only(200);
     config.data.max_residues = 33;
+    config.eval_answers = 4;
     config.optim.lr = 2e-2;
     sft::run(&config, &tables, &out, false).unwrap();
     let losses = logged(&out, "loss");
     let last = losses[190..].iter().sum::<f64>() / 10.0;
     assert!(last < 0.5 * losses[0], "{} → {last}", losses[0]);
+    let (loss, perplexity) = (logged(&out, "valid/loss"), logged(&out, "valid/perplexity"));
+    assert!(loss.iter().zip(&perplexity).all(|(l, p)| (l.exp() - p).abs() < 1e-9 * p));
+    let exact = logged(&out, "valid/exact/plddt");
+    assert!(exact[0] == 0.0 && exact[1] > 0.0 && exact[1] <= 1.0, "{exact:?}");
 }
 
 #[test]
@@ -297,6 +360,86 @@ fn grpo_raises_the_reward() {
         serde_json::from_slice(&fs_err::read(out.join("test.json")).unwrap()).unwrap();
     let mean = |policy: &str| report["tasks"]["plddt"][policy]["mean"].as_f64().unwrap();
     assert!(mean("grpo") > mean("sft") + 0.2, "{report}");
+}
+
+#[test]
+fn any_encoder_serves_and_one_that_is_too_short_is_refused() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let esmc = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/esmc");
+    let copy = dir.join("esmc");
+    fs_err::create_dir_all(&copy).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        let bytes = fs_err::read(esmc.join(name)).unwrap();
+        fs_err::write(copy.join(name), bytes).unwrap();
+    }
+    let mut config = sft_config(2);
+    if let ProteinConfig::Encoder { folder, .. } = &mut config.protein {
+        *folder = copy.clone();
+    }
+    // its config.json says 16 tokens
+    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-short"), false).unwrap_err());
+    assert!(error.contains("made for 14 residues") && error.contains("hint: "), "{error}");
+    let text = fs_err::read_to_string(copy.join("config.json")).unwrap();
+    let text = text.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 64");
+    fs_err::write(copy.join("config.json"), text).unwrap();
+    let out = dir.join("sft-esmc");
+    sft::run(&config, &tables, &out, false).unwrap();
+    assert_ne!(logged(&out, "loss"), logged(&dir.join("sft"), "loss")[..2]);
+    Policy::load(&out.join("model")).unwrap();
+}
+
+/// Resampler and gated cross-attention: SFT, then GRPO, which asserts that sampler and trainer agree to the bit.
+#[test]
+fn every_bridge_is_trained_and_sampled_from() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let folder = || "../encoder/model".into();
+    let perceiver = ProteinConfig::Perceiver {
+        folder: folder(),
+        n_latents: 3,
+        n_layers: 1,
+        width: 12,
+        n_heads: 2,
+        ffn_size: 16,
+        site: true,
+    };
+    let flamingo = ProteinConfig::Flamingo {
+        folder: folder(),
+        n_latents: 3,
+        n_layers: 1,
+        n_heads: 2,
+        head_dim: 6,
+        every: 2,
+        max_residues: 64,
+        site: true,
+    };
+    for (name, protein, groups) in [
+        ("perceiver", perceiver, "resampler.*|boundary.*"),
+        ("flamingo", flamingo, "resampler.*|cross.*|boundary.*|media_token.*"),
+    ] {
+        let (out, more) = (dir.join(format!("sft-{name}")), dir.join(format!("grpo-{name}")));
+        let groups = ["base_model.*", groups];
+        let config = sft::Config { protein, optim: optim(1e-2, &groups), ..sft_config(4) };
+        sft::run(&config, &tables, &out, false).unwrap();
+        let losses = logged(&out, "valid/loss");
+        assert!(losses.last() < losses.first(), "{name}: {losses:?}");
+        let policy = format!("../sft-{name}/model").into();
+        let config = grpo::Config { policy, optim: optim(5e-3, &groups), ..grpo_config(2) };
+        grpo::run(&config, &tables, &more, false).unwrap();
+    }
+    let mut config = sft_config(1);
+    config.data.max_residues = 60;
+    config.protein = ProteinConfig::Flamingo {
+        folder: folder(),
+        n_latents: 3,
+        n_layers: 1,
+        n_heads: 2,
+        head_dim: 6,
+        every: 2,
+        max_residues: 50,
+        site: false,
+    };
+    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-narrow"), false).unwrap_err());
+    assert!(error.contains("made for 50 residues"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use datasets::llm::{Example, Row, audit};
+use datasets::llm::{Example, Row, audit, best_fit_decreasing};
 use models::llm::LoraConfig;
 use models::{Gradients, Tape};
 use rand::RngExt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
-use crate::loss::llm::token_mean;
+use crate::loss::llm::TokenLoss;
 use crate::optim::OptimConfig;
 use crate::run_log::RunLog;
 use eval::llm::{Policy, ProteinConfig};
@@ -29,14 +29,27 @@ pub struct Config {
     pub seed: u64,
     /// Folder of the base model, relative to this stage's.
     pub base: PathBuf,
+    /// Whether the base model may be one that has not learnt to end a turn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_base: bool,
     /// Optimiser steps.
     pub steps: u64,
     /// Examples in a micro-batch.
     pub batch_size: usize,
     /// Micro-batches in a step.
     pub accumulation: usize,
+    /// Most tokens of a micro-batch whose examples stand behind each other without padding; it takes the place of
+    /// `batch_size`, which with `accumulation` then only says how many examples a step has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pack_tokens: Option<usize>,
+    /// What is minimised: `nll` or `dft`.
+    #[serde(default)]
+    pub loss: TokenLoss,
     /// Questions of each task of the valid part on which the loss is measured.
     pub eval_per_task: usize,
+    /// How many of them are also answered, to count the answers that are the true one, letter by letter.
+    #[serde(default)]
+    pub eval_answers: usize,
     /// Steps between measurements.
     pub eval_every: u64,
     /// Steps between checkpoints.
@@ -94,13 +107,17 @@ impl Alignment {
 /// value, I/O.
 pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
     let sizes = [config.batch_size as u64, config.accumulation as u64, config.eval_every, config.save_every];
-    ensure!(sizes.iter().all(|&n| n > 0), "sft: sizes must be positive");
+    ensure!(sizes.iter().all(|&n| n > 0) && config.pack_tokens != Some(0), "sft: sizes must be positive");
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "sft/questions");
     let alignment = config.alignment.as_ref().map(|alignment| alignment.questions(&corpus, config.seed));
     let alignment = alignment.transpose()?;
+    if !config.allow_base {
+        eval::llm::refuse_base(&out.join(&config.base))?;
+    }
     let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
+    config.data.check_lengths(&policy)?;
     let (all, trained) = policy.params().counts();
     tracing::info!("policy of {all} weights, {trained} of them trained");
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
@@ -118,7 +135,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let mut log = RunLog::open(out, config.steps, step)?;
     loop {
         if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
-            log.write(step, &held_out_losses(config, &policy, &held_out)?)?;
+            let mut items = held_out_losses(config, &policy, &held_out)?;
+            items.extend(exact_matches(config, &policy, &held_out)?);
+            log.write(step, &items)?;
         }
         if step > 0 && (step % config.save_every == 0 || step == config.steps) {
             log.sync()?;
@@ -144,7 +163,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         if step == 0 {
             shown.iter().for_each(|text| tracing::info!("carries loss: {text}"));
         }
-        let (gradients, loss) = gradients(config, &policy, &rows)?;
+        let (gradients, loss) = gradients(config, &policy, &rows, step)?;
         let norms = optimiser.norms(&gradients)?;
         let lr = schedule.lr(step);
         if guard.admits(step, loss, &norms)? {
@@ -161,13 +180,18 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
 }
 
 /// Gradients and loss of one step, token-mean over all its micro-batches.
-fn gradients(config: &Config, policy: &Policy, rows: &[Row]) -> Result<(Gradients, f64)> {
+fn gradients(config: &Config, policy: &Policy, rows: &[Row], step: u64) -> Result<(Gradients, f64)> {
     let n_tokens = rows.iter().map(|row| row.ids.len() - row.n_prompt).sum();
     let (mut sum, mut loss) = (None::<Gradients>, 0.0);
-    for rows in rows.chunks(config.batch_size) {
-        let tape = Tape::on();
-        let scores = policy.score(&tape, rows, 1.0)?;
-        let value = token_mean(&tape, &scores.logprobs, n_tokens)?;
+    for (micro, rows) in micro_batches(config, rows).into_iter().enumerate() {
+        let seed = config.seed;
+        let tape = Tape::on()
+            .with_draws(move |name| datasets::rng(seed, &format!("sft/dropout/{micro}/{name}"), step));
+        let scores = match config.pack_tokens {
+            Some(_) => policy.score_packed(&tape, &rows, 1.0)?,
+            None => policy.score(&tape, &rows, 1.0)?,
+        };
+        let value = config.loss.mean(&tape, &scores.logprobs, n_tokens)?;
         loss += f64::from(value.value().to_scalar::<f32>()?);
         let gradients = tape.backward(&value)?;
         match &mut sum {
@@ -178,7 +202,41 @@ fn gradients(config: &Config, policy: &Policy, rows: &[Row]) -> Result<(Gradient
     Ok((sum.context("a step without an example")?, loss))
 }
 
-/// Mean loss of a held-out token, over all tasks and for each.
+/// A step's examples as they are computed together.
+fn micro_batches(config: &Config, rows: &[Row]) -> Vec<Vec<Row>> {
+    let Some(capacity) = config.pack_tokens else {
+        return rows.chunks(config.batch_size).map(<[Row]>::to_vec).collect();
+    };
+    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    let lines = best_fit_decreasing(&lengths, capacity).into_iter();
+    lines.map(|line| line.into_iter().map(|at| rows[at].clone()).collect()).collect()
+}
+
+/// Share of the first questions of each task whose most probable answer is the true one.
+fn exact_matches(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec<(String, f64)>> {
+    let mut tasks: BTreeMap<&str, Vec<&Example>> = BTreeMap::new();
+    for example in examples {
+        let own = tasks.entry(&example.task).or_default();
+        if own.len() < config.eval_answers {
+            own.push(example);
+        }
+    }
+    let mut items = vec![];
+    for (task, examples) in tasks.into_iter().filter(|(_, examples)| !examples.is_empty()) {
+        let rows = examples.iter().map(|e| policy.encode(e)).collect::<Result<Vec<Row>>>()?;
+        let longest = rows.iter().map(|row| row.ids.len() - row.n_prompt).max().unwrap_or(0);
+        let prompts = examples.iter().map(|e| policy.encode_prompt(e)).collect::<Result<Vec<Row>>>()?;
+        let answers = policy.answer(&prompts, longest)?;
+        let mut exact = 0;
+        for (answer, example) in answers.iter().zip(&examples) {
+            exact += usize::from(answer.stopped && policy.decode(&answer.tokens)? == example.answer);
+        }
+        items.push((format!("valid/exact/{task}"), exact as f64 / examples.len() as f64));
+    }
+    Ok(items)
+}
+
+/// Mean loss of a held-out token and its exponential, over all tasks and for each.
 fn held_out_losses(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec<(String, f64)>> {
     let mut tasks: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
     for examples in examples.chunks(config.batch_size) {
@@ -193,7 +251,8 @@ fn held_out_losses(config: &Config, policy: &Policy, examples: &[Example]) -> Re
         }
     }
     let (sum, count) = tasks.values().fold((0.0, 0), |(s, n), (sum, count)| (s + sum, n + count));
-    let mut items = vec![("valid/loss".to_owned(), sum / count as f64)];
+    let mean = sum / count as f64;
+    let mut items = vec![("valid/loss".to_owned(), mean), ("valid/perplexity".to_owned(), mean.exp())];
     let task =
         |(task, (sum, count)): (&str, (f64, usize))| (format!("valid/loss/{task}"), sum / count as f64);
     items.extend(tasks.into_iter().map(task));

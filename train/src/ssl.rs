@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
-use crate::loss::llm::token_mean;
+use crate::loss::llm::TokenLoss;
 use crate::optim::OptimConfig;
 use crate::run_log::RunLog;
 
@@ -151,7 +151,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             .collect::<Result<Vec<Row>>>()?;
         let tape = Tape::on();
         let (logprobs, n_tokens) = next_tokens(&tape, &model, &tokenizer, &rows)?;
-        let loss = token_mean(&tape, &logprobs, n_tokens)?;
+        let loss = TokenLoss::Nll.mean(&tape, &logprobs, n_tokens)?;
         let value = f64::from(loss.value().to_scalar::<f32>()?);
         let gradients = tape.backward(&loss)?;
         let norms = optimiser.norms(&gradients)?;

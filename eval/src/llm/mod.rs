@@ -1,5 +1,6 @@
 //! The language model: what it is asked, what it answers, and what that is worth.
 
+mod base;
 mod corpus;
 pub mod go;
 mod policy;
@@ -7,6 +8,7 @@ pub mod ppi;
 mod question;
 pub mod stability;
 
+pub use base::{Signal, refuse_base, signals};
 pub use corpus::Corpus;
 pub use policy::{Policy, ProteinConfig, Tensors};
 pub use question::{Asking, Questions};

@@ -13,6 +13,7 @@ use datasets::collate::Padding;
 use datasets::llm::{Example, LlmBatch, ProteinPath, Row, Slot};
 use datasets::rng;
 use datasets::tokenizer::{Special, Tokenizer};
+use models::llm::bridge::{FlamingoConfig, PerceiverConfig, PoolConfig, Reader};
 use models::llm::{
     self, Bridge, Completion, Encoder, LoraConfig, Prompts, ProteinLlm, Proteins, Qwen3, Residues, Rows,
     Sampling, bridge, encoder,
@@ -38,7 +39,7 @@ pub enum ProteinConfig {
     Letters,
     /// As vectors: a frozen encoder, attention pooling into `n_queries` vectors, a projector of two layers.
     Encoder {
-        /// Folder of the encoder, relative to the stage's.
+        /// Encoder: a folder or a file of weights of ESM-2, ESM-C or ESM3, relative to the stage's folder.
         folder: PathBuf,
         /// Vectors of each protein.
         n_queries: usize,
@@ -51,6 +52,79 @@ pub enum ProteinConfig {
         /// Width of the projector's hidden layer.
         hidden_size: usize,
     },
+    /// As vectors: a frozen encoder and a Perceiver resampler.
+    Perceiver {
+        /// Encoder, as above.
+        folder: PathBuf,
+        /// Vectors of each protein.
+        n_latents: usize,
+        /// Layers of the resampler.
+        n_layers: usize,
+        /// Width of the resampler.
+        width: usize,
+        /// Heads of every attention.
+        n_heads: usize,
+        /// Width of its feed-forward layers.
+        ffn_size: usize,
+        /// Whether the last vector is that of the mutated residue where a question is about a mutation.
+        site: bool,
+    },
+    /// As latents that gated cross-attention reads between the language model's layers.
+    Flamingo {
+        /// Encoder, as above.
+        folder: PathBuf,
+        /// Latents of each protein.
+        n_latents: usize,
+        /// Layers of the resampler.
+        n_layers: usize,
+        /// Heads of every attention.
+        n_heads: usize,
+        /// Width of a head.
+        head_dim: usize,
+        /// Language model layers for each reading layer.
+        every: usize,
+        /// Rows of the table of residue positions.
+        max_residues: usize,
+        /// Whether the last latent is that of the mutated residue where a question is about a mutation.
+        site: bool,
+    },
+}
+
+impl ProteinConfig {
+    /// The encoder's folder or file; letters need none.
+    pub fn encoder(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Letters => None,
+            Self::Encoder { folder, .. } | Self::Perceiver { folder, .. } | Self::Flamingo { folder, .. } => {
+                Some(folder)
+            }
+        }
+    }
+
+    /// How residues are read, by a language model of `depth` layers.
+    fn reader(&self, depth: usize) -> Option<Reader> {
+        Some(match *self {
+            Self::Letters => return None,
+            Self::Encoder { n_queries, mean, site, n_heads, hidden_size, .. } => {
+                Reader::Pool(PoolConfig { n_queries, mean, site, n_heads, hidden_size })
+            }
+            Self::Perceiver { n_latents, n_layers, width, n_heads, ffn_size, site, .. } => {
+                Reader::Perceiver(PerceiverConfig { n_latents, n_layers, width, n_heads, ffn_size, site })
+            }
+            Self::Flamingo { n_latents, n_layers, n_heads, head_dim, every, max_residues, site, .. } => {
+                Reader::Flamingo(FlamingoConfig {
+                    n_latents,
+                    n_layers,
+                    n_heads,
+                    head_dim,
+                    every,
+                    n_blocks: depth / every.max(1),
+                    max_residues,
+                    site,
+                })
+            }
+        })
+    }
 }
 
 /// `policy.json`: where the frozen parts are, relative to the policy's own folder.
@@ -98,25 +172,22 @@ impl Policy {
         let (tokenizer, chat, plain) = open_base(&base)?;
         let model = plain.with_lora(lora, weights())?;
         let special = tokenizer.special();
-        let (protein, encoder) = match protein {
-            ProteinConfig::Letters => (None, None),
-            ProteinConfig::Encoder { folder, n_queries, mean, site, n_heads, hidden_size } => {
+        let depth = model.config().num_hidden_layers;
+        let (protein, encoder) = match (protein.encoder(), protein.reader(depth)) {
+            (Some(folder), Some(reader)) => {
                 let folder = from.join(folder);
                 let encoder = open_encoder(&folder)?;
-                let config = bridge::Config {
-                    n_queries: *n_queries,
-                    mean: *mean,
-                    site: *site,
-                    n_heads: *n_heads,
-                    encoder_size: encoder.config().hidden_size,
-                    hidden_size: *hidden_size,
+                let ends = bridge::Ends {
+                    encoder_size: encoder.hidden_size(),
                     llm_size: model.config().hidden_size,
                     boundary_ids: [special.protein_start, special.protein_end],
                     placeholder_id: special.protein_embed,
                 };
+                let config = bridge::Config { ends, reader };
                 let bridge = Bridge::new(config, weights(), model.embedding().value())?;
                 (Some(llm::ProteinPath { encoder, bridge }), Some(folder))
             }
+            _ => (None, None),
         };
         Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, lora.clone(), base, encoder)
     }
@@ -192,8 +263,15 @@ impl Policy {
         }
     }
 
+    /// Residues of the longest protein that encoder and bridge take; letters have no limit but the model's context.
+    pub fn max_residues(&self) -> Option<usize> {
+        let path = self.model.protein.as_ref()?;
+        let encoder = path.encoder.max_tokens().saturating_sub(2);
+        Some(path.bridge.config().max_residues().map_or(encoder, |most| most.min(encoder)))
+    }
+
     fn n_embed(&self) -> usize {
-        self.model.protein.as_ref().map_or(1, |protein| protein.bridge.config().n_queries)
+        self.model.protein.as_ref().map_or(1, |protein| protein.bridge.config().n_places())
     }
 
     /// Copies of the weights that are trained, by name.
@@ -274,6 +352,28 @@ impl Policy {
             targets.extend_from_slice(&row.ids[row.n_prompt..]);
         }
         let hidden = self.model.hidden(tape, &tokens, residues.as_ref())?;
+        Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
+    }
+
+    /// As [`Policy::score`], the rows standing behind each other in one line without padding, each seeing itself alone.
+    ///
+    /// # Errors
+    /// As [`Policy::score`], and with a bridge whose vectors are read between the layers.
+    pub fn score_packed(&self, tape: &Tape, rows: &[Row], temperature: f64) -> Result<TokenScores> {
+        let (_, residues) = self.batch(rows)?;
+        let residues = residues.map(|r| Residues { rows: vec![0; r.rows.len()], ..r });
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
+        let (mut places, mut targets, mut start) = (vec![], vec![], 0);
+        for row in rows {
+            ensure!(0 < row.n_prompt && row.n_prompt < row.ids.len(), "a chat without a prompt or an answer");
+            places.extend((row.n_prompt..row.ids.len()).map(|t| start + t - 1));
+            targets.extend_from_slice(&row.ids[row.n_prompt..]);
+            start += row.ids.len();
+        }
+        let documents = rows.iter().map(|row| row.ids.len()).collect();
+        let ids = Tensor::from_vec(ids, (1, start), &candle_core::Device::Cpu)?;
+        let line = Rows { ids, lengths: vec![start], documents: Some(vec![documents]) };
+        let hidden = self.model.hidden(tape, &line, residues.as_ref())?;
         Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
     }
 
@@ -367,7 +467,7 @@ impl Policy {
             true => None,
             false => Some(self.residues(&batch)?),
         };
-        Ok((Rows { ids: batch.tokens, lengths: batch.lengths }, residues))
+        Ok((Rows::new(batch.tokens, batch.lengths), residues))
     }
 
     /// The residue vectors of every slot. The encoder is frozen and its bits do not depend on the batch, so what it said
@@ -393,7 +493,7 @@ impl Policy {
         }
         let of = |slot: &Slot| &known.proteins[&batch.proteins[slot.protein]];
         let lengths: Vec<usize> = batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
-        let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.config().hidden_size);
+        let width = self.model.protein.as_ref().map_or(0, |path| path.encoder.hidden_size());
         let padding = Padding::new(lengths.clone())?;
         let residues = Residues {
             vectors: padding.pad(batch.slots.iter().map(|slot| &of(slot)[..]), width, 0.0)?,
@@ -413,7 +513,15 @@ fn protein_tokens(special: Special) -> [u32; 3] {
 }
 
 fn open_base(folder: &Path) -> Result<(Tokenizer, Chat, Qwen3)> {
-    let open = || -> Result<_> { Ok((Tokenizer::load(folder)?, Chat::load(folder)?, Qwen3::load(folder)?)) };
+    let open = || -> Result<_> {
+        let (tokenizer, chat, model) = (Tokenizer::load(folder)?, Chat::load(folder)?, Qwen3::load(folder)?);
+        let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
+        ensure!(
+            tokens <= rows,
+            "the tokenizer has {tokens} tokens, protein tokens among them, the model rows for {rows}"
+        );
+        Ok((tokenizer, chat, model))
+    };
     open().with_context(|| format!("opening the base model {}", folder.display()))
 }
 

@@ -49,13 +49,10 @@ fn main() -> Result<()> {
 
     report("tape, all weights", || tape_step(&model, &input, &targets))?;
     let lora = LoraConfig {
-        target_modules: vec!["k_proj".into(), "v_proj".into()],
+        target_modules: ["k_proj", "v_proj"].into(),
         r: 16,
         lora_alpha: 32.0,
-        use_rslora: false,
-        rank_pattern: [].into(),
-        alpha_pattern: [].into(),
-        use_dora: false,
+        ..LoraConfig::default()
     };
     let vars: BTreeMap<String, Var> = model
         .params()
@@ -71,8 +68,11 @@ fn main() -> Result<()> {
         let grads = reference::loss(&weights, &config, &input, &targets)?.backward()?;
         Ok(usize::from(grads.get(&weights["model.norm.weight"]).is_some()))
     })?;
-    let prompts =
-        Prompts { embeds: model.embed(&Tape::off(), &input)?.value().clone(), lengths: vec![TOKENS; BATCH] };
+    let prompts = Prompts {
+        embeds: model.embed(&Tape::off(), &input)?.value().clone(),
+        lengths: vec![TOKENS; BATCH],
+        media: None,
+    };
     let sampling = Sampling::Random { temperature: 1.0, top_k: None, top_p: None };
     report("sampling 16 × 64 tokens after 4 prompts of 128", || {
         let out =

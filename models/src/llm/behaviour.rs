@@ -2,12 +2,12 @@
 
 use candle_core::{Device, IndexOp, Result, Tensor};
 use proptest::prelude::*;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use crate::llm::qwen3::Config;
-use crate::llm::{LoraConfig, Prompts, Qwen3, Sampling, generate, score_completions};
+use crate::llm::{LoraConfig, Modules, Prompts, Qwen3, Sampling, generate, score_completions};
 use crate::ops;
 use crate::tape::{Gradients, Tape, Var};
 use crate::weights::Weights;
@@ -56,13 +56,10 @@ fn padded(rows: &[Vec<u32>], width: usize) -> Result<Tensor> {
 
 fn lora(model: &Qwen3, targets: &[&str]) -> Qwen3 {
     let config = LoraConfig {
-        target_modules: targets.iter().map(|t| t.to_string()).collect(),
+        target_modules: Modules::Named(targets.iter().map(|t| t.to_string()).collect()),
         r: 3,
         lora_alpha: 6.0,
-        use_rslora: false,
-        rank_pattern: [].into(),
-        alpha_pattern: [].into(),
-        use_dora: false,
+        ..LoraConfig::default()
     };
     let model = model.with_lora(&config, Weights::random(named)).unwrap();
     for param in model.params().iter().filter(|p| p.name().contains("lora_B")) {
@@ -101,7 +98,7 @@ proptest! {
         let embeds = model.embed(&Tape::off(), &padded(&prompts, width).unwrap()).unwrap().value().clone();
         let sampling = Sampling::Random { temperature: 0.8, top_k: None, top_p: None };
         let rng = |i: usize| ChaCha8Rng::seed_from_u64(i as u64 ^ u64::from(seed));
-        let batch = Prompts { embeds, lengths: lengths.clone() };
+        let batch = Prompts { embeds, lengths: lengths.clone(), media: None };
         let out = generate(&model, &batch, samples, max_new, sampling, &[3], rng).unwrap();
         let rows: Vec<Vec<u32>> =
             out.iter().enumerate().map(|(i, c)| [&prompts[i / samples][..], &c.tokens].concat()).collect();
@@ -114,7 +111,7 @@ proptest! {
             let alone = trained_logprobs(&model, std::slice::from_ref(row), 5);
             prop_assert_eq!(&alone[0], &trained_logprobs(&model, &rows, 0)[i]);
         }
-        let alone = Prompts { embeds: batch.embeds.i(0..1).unwrap(), lengths: lengths[..1].to_vec() };
+        let alone = Prompts { embeds: batch.embeds.i(0..1).unwrap(), lengths: lengths[..1].to_vec(), media: None };
         let first = generate(&model, &alone, 1, max_new, sampling, &[3], rng).unwrap();
         prop_assert_eq!(&first[0], &out[0]);
     }
@@ -125,7 +122,7 @@ fn a_completion_scores_the_sum_of_its_tokens() -> Result<()> {
     let model = tiny(true);
     let prompts = [tokens(1, 5), tokens(2, 9)];
     let embeds = model.embed(&Tape::off(), &padded(&prompts, 9)?)?.value().clone();
-    let batch = Prompts { embeds, lengths: vec![5, 9] };
+    let batch = Prompts { embeds, lengths: vec![5, 9], media: None };
     let completions = [(1, vec![4, 7, 9]), (0, vec![11]), (1, vec![]), (0, vec![2, 60])];
     let scores = score_completions(&model, &batch, &completions)?;
     for ((prompt, tokens), score) in completions.iter().zip(scores) {
@@ -277,13 +274,10 @@ fn both_spellings_of_the_config_are_read() -> Result<()> {
 fn an_adapter_must_fit() {
     let model = tiny(true);
     let config = |target: &str| LoraConfig {
-        target_modules: vec![target.into()],
+        target_modules: [target].into(),
         r: 2,
         lora_alpha: 2.0,
-        use_rslora: false,
-        rank_pattern: [].into(),
-        alpha_pattern: [].into(),
-        use_dora: false,
+        ..LoraConfig::default()
     };
     let error = model.with_lora(&config("kproj"), Weights::random(named)).err().unwrap().to_string();
     assert!(error.contains("kproj") && error.contains("self_attn.k_proj"), "{error}");
@@ -294,4 +288,52 @@ fn an_adapter_must_fit() {
     assert_eq!(trained_logprobs(&fresh, &rows, 0), trained_logprobs(&model, &rows, 0));
     let off = Var::constant(Tensor::zeros((1, 2, 26), candle_core::DType::F32, &Device::Cpu).unwrap());
     assert!(model.hidden(&Tape::off(), &off, &[3]).is_err());
+}
+
+#[test]
+fn dropout_hides_inputs_of_the_adapter_in_training_steps_only() -> Result<()> {
+    for use_dora in [false, true] {
+        let config = |lora_dropout| LoraConfig {
+            target_modules: ["v_proj", "down_proj"].into(),
+            r: 3,
+            lora_alpha: 6.0,
+            lora_dropout,
+            use_dora,
+            ..LoraConfig::default()
+        };
+        let plain = tiny(true).with_lora(&config(0.0), Weights::random(named))?;
+        for param in plain.params().iter().filter(|p| p.name().contains("lora_B")) {
+            param
+                .update(|x| x.iter_mut().enumerate().for_each(|(i, x)| *x = (i as f32 * 0.7).sin() * 0.2))?;
+        }
+        let adapter = plain.params().snapshot()?.into_iter().filter(|(name, _)| name.contains("lora_"));
+        let model = plain.with_lora(&config(0.3), Weights::loaded(adapter.collect()))?;
+        let rows = [tokens(3, 9), tokens(4, 7)];
+        let ids = padded(&rows, 9)?;
+        let hidden = |model: &Qwen3, tape: &Tape| -> Result<Vec<f32>> {
+            model
+                .hidden(tape, &model.embed(tape, &ids)?, &[9, 7])?
+                .value()
+                .i((0, ..))?
+                .flatten_all()?
+                .to_vec1()
+        };
+        let step = |seed: u64| {
+            let name = move |name: &str| ChaCha8Rng::seed_from_u64(seed ^ u64::from(named(name).next_u32()));
+            hidden(&model, &Tape::on().with_draws(name))
+        };
+        assert_eq!(hidden(&model, &Tape::on())?, hidden(&plain, &Tape::off())?, "no draws, no dropout");
+        assert_eq!(step(1)?, step(1)?);
+        assert_ne!(step(1)?, step(2)?);
+        // E[dropout(x)] = x: the mean over many steps is near the output without
+        let want = hidden(&plain, &Tape::off())?;
+        let mut mean = vec![0.0; want.len()];
+        for seed in 0..400 {
+            mean.iter_mut().zip(step(seed)?).for_each(|(sum, x)| *sum += x / 400.0);
+        }
+        let apart =
+            |a: &[f32]| a.iter().zip(&want).map(|(a, b)| (a - b).abs()).sum::<f32>() / want.len() as f32;
+        assert!(apart(&mean) < 0.3 * apart(&step(1)?), "{} {}", apart(&mean), apart(&step(1)?));
+    }
+    Ok(())
 }

@@ -5,8 +5,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::llm::behaviour::{Moments, adam, assert_all_trained, named, tiny, tokens};
-use crate::llm::bridge::{self, Bridge};
-use crate::llm::encoder::{self, Encoder};
+use crate::llm::bridge::{self, Bridge, FlamingoConfig, PerceiverConfig, PoolConfig, Reader};
+use crate::llm::encoder::{self, Esm2};
 use crate::llm::{LoraConfig, ProteinLlm, ProteinPath, Proteins, Rows, Sampling, generate};
 use crate::ops;
 use crate::tape::{Tape, Var};
@@ -16,7 +16,7 @@ const START: u32 = 58;
 const SLOT: u32 = 59;
 const END: u32 = 60;
 
-fn encoder() -> Encoder {
+fn encoder() -> Esm2 {
     let config = encoder::Config {
         hidden_size: 28,
         num_hidden_layers: 2,
@@ -26,7 +26,7 @@ fn encoder() -> Encoder {
         layer_norm_eps: 1e-5,
         token_dropout: true,
     };
-    let encoder = Encoder::new(config, Weights::random(named)).unwrap();
+    let encoder = Esm2::new(config, Weights::random(named)).unwrap();
     for param in encoder.params().iter().filter(|p| p.name().ends_with("weight") && !p.name().contains("orm"))
     {
         param.update(|x| x.iter_mut().for_each(|x| *x *= 10.0)).unwrap();
@@ -34,33 +34,54 @@ fn encoder() -> Encoder {
     encoder
 }
 
-fn model() -> ProteinLlm {
+const ENDS: bridge::Ends =
+    bridge::Ends { encoder_size: 28, llm_size: 26, boundary_ids: [START, END], placeholder_id: SLOT };
+
+fn pool() -> Reader {
+    Reader::Pool(PoolConfig { n_queries: 3, mean: true, site: true, n_heads: 4, hidden_size: 17 })
+}
+
+/// Every kind of bridge.
+fn readers() -> [Reader; 3] {
+    let perceiver =
+        PerceiverConfig { n_latents: 5, n_layers: 2, width: 14, n_heads: 2, ffn_size: 19, site: true };
+    let flamingo = FlamingoConfig {
+        n_latents: 4,
+        n_layers: 2,
+        n_heads: 3,
+        head_dim: 5,
+        every: 1,
+        n_blocks: 2,
+        max_residues: 40,
+        site: true,
+    };
+    [pool(), Reader::Perceiver(perceiver), Reader::Flamingo(flamingo)]
+}
+
+fn model(reader: Reader) -> ProteinLlm {
     let lora = LoraConfig {
-        target_modules: vec!["k_proj".into(), "v_proj".into()],
+        target_modules: ["k_proj", "v_proj"].into(),
         r: 3,
         lora_alpha: 6.0,
         use_rslora: true,
-        rank_pattern: [].into(),
-        alpha_pattern: [].into(),
-        use_dora: false,
+        ..LoraConfig::default()
     };
     let llm = tiny(true).with_lora(&lora, Weights::random(named)).unwrap();
-    let config = bridge::Config {
-        n_queries: 3,
-        mean: true,
-        site: true,
-        n_heads: 4,
-        encoder_size: 28,
-        hidden_size: 17,
-        llm_size: 26,
-        boundary_ids: [START, END],
-        placeholder_id: SLOT,
-    };
+    let config = bridge::Config { ends: ENDS, reader };
     let bridge = Bridge::new(config, Weights::random(named), llm.embedding().value()).unwrap();
-    for param in bridge.params().iter().filter(|p| p.name().contains("query_tokens")) {
-        param.update(|x| x.iter_mut().for_each(|x| *x *= 50.0)).unwrap();
+    let spread =
+        |name: &str| name.contains("query_tokens") || name.ends_with("weight") && name.contains("cross.");
+    for param in bridge.params().iter().filter(|p| spread(p.name())) {
+        param.update(|x| x.iter_mut().for_each(|x| *x *= 3.0)).unwrap();
     }
-    ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder(), bridge })).unwrap()
+    for param in bridge.params().iter().filter(|p| p.name().ends_with("_gate")) {
+        param.update(|x| x.fill(0.7)).unwrap(); // shut gates would hide everything
+    }
+    ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder().into(), bridge })).unwrap()
+}
+
+fn n_places(model: &ProteinLlm) -> usize {
+    model.protein.as_ref().unwrap().bridge.config().n_places()
 }
 
 fn batch_of(rows: &[Vec<u32>], padding: usize) -> (Tensor, Vec<usize>) {
@@ -72,8 +93,8 @@ fn batch_of(rows: &[Vec<u32>], padding: usize) -> (Tensor, Vec<usize>) {
 }
 
 /// Rows with one, no and two proteins.
-fn example() -> (Vec<Vec<u32>>, Vec<(usize, &'static str)>) {
-    let protein = [START, SLOT, SLOT, SLOT, END];
+fn example(n_places: usize) -> (Vec<Vec<u32>>, Vec<(usize, &'static str)>) {
+    let protein = [&[START][..], &vec![SLOT; n_places], &[END]].concat();
     let one = [&tokens(1, 4)[..], &protein, &tokens(2, 7)].concat();
     let two = [&protein[..], &tokens(4, 2), &protein, &tokens(5, 5)].concat();
     (vec![one, tokens(3, 9), two], vec![(0, "MKTLLVAGRW"), (2, "ACDEF"), (2, "GGHIKLMNPQRSTVW")])
@@ -85,7 +106,7 @@ fn parts(rows: &[Vec<u32>], proteins: &[(usize, &str)], padding: usize) -> (Rows
     let encoded: Vec<Vec<u32>> = proteins.iter().map(|(_, residues)| encoder::encode(residues)).collect();
     let (protein_ids, protein_lengths) = batch_of(&encoded, padding);
     let owners = proteins.iter().map(|(row, _)| *row).collect();
-    (Rows { ids, lengths }, Proteins { ids: protein_ids, lengths: protein_lengths, rows: owners })
+    (Rows::new(ids, lengths), Proteins { ids: protein_ids, lengths: protein_lengths, rows: owners })
 }
 
 fn hidden(
@@ -110,38 +131,40 @@ fn hidden(
 
 #[test]
 fn padding_and_company_change_no_bit() {
-    let model = model();
-    let (rows, proteins) = example();
-    let together = hidden(&model, &rows, &proteins, 0);
-    assert_eq!(together, hidden(&model, &rows, &proteins, 3));
-    for (b, row) in rows.iter().enumerate() {
-        let own: Vec<(usize, &str)> = proteins.iter().filter(|p| p.0 == b).map(|p| (0, p.1)).collect();
-        assert_eq!(together[b], hidden(&model, std::slice::from_ref(row), &own, 0)[0]);
+    for model in readers().map(model) {
+        let (rows, proteins) = example(n_places(&model));
+        let together = hidden(&model, &rows, &proteins, 0);
+        assert_eq!(together, hidden(&model, &rows, &proteins, 3));
+        for (b, row) in rows.iter().enumerate() {
+            let own: Vec<(usize, &str)> = proteins.iter().filter(|p| p.0 == b).map(|p| (0, p.1)).collect();
+            assert_eq!(together[b], hidden(&model, std::slice::from_ref(row), &own, 0)[0]);
+        }
     }
 }
 
 #[test]
 fn every_protein_of_a_prompt_changes_the_answer() {
-    let model = model();
-    let (rows, proteins) = example();
-    let before = hidden(&model, &rows, &proteins, 0);
-    for changed in 0..proteins.len() {
-        let mut proteins = proteins.clone();
-        proteins[changed].1 = "WYWYWHH";
-        let after = hidden(&model, &rows, &proteins, 0);
-        for b in 0..rows.len() {
-            assert_eq!(after[b] != before[b], b == proteins[changed].0, "row {b}, protein {changed}");
+    for model in readers().map(model) {
+        let (rows, proteins) = example(n_places(&model));
+        let before = hidden(&model, &rows, &proteins, 0);
+        for changed in 0..proteins.len() {
+            let mut proteins = proteins.clone();
+            proteins[changed].1 = "WYWYWHH";
+            let after = hidden(&model, &rows, &proteins, 0);
+            for b in 0..rows.len() {
+                assert_eq!(after[b] != before[b], b == proteins[changed].0, "row {b}, protein {changed}");
+            }
         }
+        // and their order counts
+        let mut swapped = proteins.clone();
+        (swapped[1].1, swapped[2].1) = (proteins[2].1, proteins[1].1);
+        assert_ne!(hidden(&model, &rows, &swapped, 0)[2], before[2]);
     }
-    // and their order counts
-    let mut swapped = proteins.clone();
-    (swapped[1].1, swapped[2].1) = (proteins[2].1, proteins[1].1);
-    assert_ne!(hidden(&model, &rows, &swapped, 0)[2], before[2]);
 }
 
 #[test]
 fn the_first_vector_is_the_mean_and_the_last_that_of_the_site() -> Result<()> {
-    let model = model();
+    let model = model(pool());
     let bridge = &model.protein.as_ref().unwrap().bridge;
     let residues = Var::constant(Tensor::randn(0f32, 1.0, (2, 11, 28), &Device::Cpu)?);
     let vectors = |residues: &Var, lengths: &[usize], sites: &[Option<usize>]| {
@@ -165,7 +188,7 @@ fn the_first_vector_is_the_mean_and_the_last_that_of_the_site() -> Result<()> {
 }
 
 fn loss(model: &ProteinLlm) -> Result<(f32, crate::tape::Gradients)> {
-    let (rows, proteins) = example();
+    let (rows, proteins) = example(n_places(model));
     let (rows, proteins) = parts(&rows, &proteins, 0);
     let residues = model.encode(&proteins)?;
     let width = rows.ids.dim(1)?;
@@ -181,53 +204,56 @@ fn loss(model: &ProteinLlm) -> Result<(f32, crate::tape::Gradients)> {
 
 #[test]
 fn bridge_boundary_and_adapter_learn_together() -> Result<()> {
-    let model = model();
-    let params = model.params()?;
-    for param in params.iter().filter(|p| p.name().contains("lora_B")) {
-        param.update(|x| x.iter_mut().enumerate().for_each(|(i, x)| *x = (i as f32).sin() * 0.1))?;
+    for model in readers().map(model) {
+        let params = model.params()?;
+        for param in params.iter().filter(|p| p.name().contains("lora_B")) {
+            param.update(|x| x.iter_mut().enumerate().for_each(|(i, x)| *x = (i as f32).sin() * 0.1))?;
+        }
+        let (first, grads) = loss(&model)?;
+        assert_all_trained(&params, &grads);
+        assert!(grads.params.keys().any(|name| name == "boundary.weight"));
+        let mut moments = Moments::new();
+        for step in 1..=150 {
+            let (_, grads) = loss(&model)?;
+            params.trainable().try_for_each(|p| adam(p, &grads.params[&**p.name()], step, &mut moments))?;
+        }
+        let last = loss(&model)?.0;
+        assert!(first > 2.0 && last < first / 4.0, "{first} {last}");
     }
-    let (first, grads) = loss(&model)?;
-    assert_all_trained(&params, &grads);
-    assert!(grads.params.keys().any(|name| name == "boundary.weight"));
-    let mut moments = Moments::new();
-    for step in 1..=150 {
-        let (_, grads) = loss(&model)?;
-        params.trainable().try_for_each(|p| adam(p, &grads.params[&**p.name()], step, &mut moments))?;
-    }
-    let last = loss(&model)?.0;
-    assert!(first > 2.0 && last < first / 4.0, "{first} {last}");
     Ok(())
 }
 
 #[test]
 fn samples_with_proteins_have_the_trainers_bits() -> Result<()> {
-    let model = model();
-    let (rows, proteins) = example();
-    let (batch, encoded) = parts(&rows, &proteins, 2);
-    let residues = model.encode(&encoded)?;
-    let prompts = model.prompts(&batch, residues.as_ref())?;
-    let sampling = Sampling::Random { temperature: 1.0, top_k: None, top_p: None };
-    let mut out =
-        generate(&model.llm, &prompts, 2, 7, sampling, &[3], |i| ChaCha8Rng::seed_from_u64(i as u64))?;
-    for completion in &mut out {
-        // a sampled placeholder would ask for a protein
-        let end = completion.tokens.iter().position(|&id| id >= START).unwrap_or(completion.tokens.len());
-        completion.tokens.truncate(end);
+    for model in readers().map(model) {
+        let (rows, proteins) = example(n_places(&model));
+        let (batch, encoded) = parts(&rows, &proteins, 2);
+        let residues = model.encode(&encoded)?;
+        let prompts = model.prompts(&batch, residues.as_ref())?;
+        let sampling = Sampling::Random { temperature: 1.0, top_k: None, top_p: None };
+        let mut out =
+            generate(&model.llm, &prompts, 2, 7, sampling, &[3], |i| ChaCha8Rng::seed_from_u64(i as u64))?;
+        for completion in &mut out {
+            // a sampled placeholder would ask for a protein
+            let end = completion.tokens.iter().position(|&id| id >= START).unwrap_or(completion.tokens.len());
+            completion.tokens.truncate(end);
+        }
+        let whole: Vec<Vec<u32>> =
+            out.iter().enumerate().map(|(i, c)| [&rows[i / 2][..], &c.tokens].concat()).collect();
+        let twice: Vec<(usize, &str)> = (0..6)
+            .flat_map(|i| proteins.iter().filter(move |p| p.0 == i / 2).map(move |p| (i, p.1)))
+            .collect();
+        let (batch, encoded) = parts(&whole, &twice, 0);
+        let residues = model.encode(&encoded)?;
+        let width = batch.ids.dim(1)?;
+        let labelled: Vec<bool> = (0..6 * width)
+            .map(|at| (rows[at / width / 2].len()..whole[at / width].len()).contains(&(at % width)))
+            .collect();
+        let (scores, _) = model.token_logprobs(&Tape::on(), &batch, residues.as_ref(), &labelled, 1.0)?;
+        let sampled: Vec<f32> = out.iter().flat_map(|c| c.logprobs[..c.tokens.len()].to_vec()).collect();
+        assert!(sampled.len() > 12);
+        assert_eq!(scores.logprobs.value().to_vec1::<f32>()?, sampled);
     }
-    let whole: Vec<Vec<u32>> =
-        out.iter().enumerate().map(|(i, c)| [&rows[i / 2][..], &c.tokens].concat()).collect();
-    let twice: Vec<(usize, &str)> =
-        (0..6).flat_map(|i| proteins.iter().filter(move |p| p.0 == i / 2).map(move |p| (i, p.1))).collect();
-    let (batch, encoded) = parts(&whole, &twice, 0);
-    let residues = model.encode(&encoded)?;
-    let width = batch.ids.dim(1)?;
-    let labelled: Vec<bool> = (0..6 * width)
-        .map(|at| (rows[at / width / 2].len()..whole[at / width].len()).contains(&(at % width)))
-        .collect();
-    let (scores, _) = model.token_logprobs(&Tape::on(), &batch, residues.as_ref(), &labelled, 1.0)?;
-    let sampled: Vec<f32> = out.iter().flat_map(|c| c.logprobs[..c.tokens.len()].to_vec()).collect();
-    assert!(sampled.len() > 12);
-    assert_eq!(scores.logprobs.value().to_vec1::<f32>()?, sampled);
     Ok(())
 }
 
@@ -246,10 +272,10 @@ fn an_encoder_learns_and_is_saved() -> Result<()> {
 
     let folder = tempfile::tempdir()?;
     encoder.save(folder.path())?;
-    let copy = Encoder::load(folder.path())?;
+    let copy = Esm2::load(folder.path())?;
     assert_eq!(copy.config(), encoder.config());
     let off = Tape::off();
-    let numbers = |e: &Encoder| e.hidden(&off, &ids, &lengths)?.value().flatten_all()?.to_vec1::<f32>();
+    let numbers = |e: &Esm2| e.hidden(&off, &ids, &lengths)?.value().flatten_all()?.to_vec1::<f32>();
     assert_eq!(numbers(&copy)?, numbers(&encoder)?);
     let long = Tensor::zeros((1, 65), candle_core::DType::U32, &Device::Cpu)?;
     assert!(encoder.hidden(&off, &long, &[65]).unwrap_err().to_string().contains("hint: crop"));
@@ -258,14 +284,39 @@ fn an_encoder_learns_and_is_saved() -> Result<()> {
 
 #[test]
 fn a_bridge_is_saved_beside_its_adapter() -> Result<()> {
-    let model = model();
-    let bridge = &model.protein.as_ref().unwrap().bridge;
-    let folder = tempfile::tempdir()?;
-    bridge.save(folder.path())?;
-    let copy = Bridge::load(folder.path(), model.llm.embedding().value())?;
-    let mut with_copy = model.clone();
-    with_copy.protein.as_mut().unwrap().bridge = copy;
-    let (rows, proteins) = example();
-    assert_eq!(hidden(&with_copy, &rows, &proteins, 0), hidden(&model, &rows, &proteins, 0));
+    for model in readers().map(model) {
+        let bridge = &model.protein.as_ref().unwrap().bridge;
+        let folder = tempfile::tempdir()?;
+        bridge.save(folder.path())?;
+        let copy = Bridge::load(folder.path(), model.llm.embedding().value())?;
+        let mut with_copy = model.clone();
+        with_copy.protein.as_mut().unwrap().bridge = copy;
+        let (rows, proteins) = example(n_places(&model));
+        assert_eq!(hidden(&with_copy, &rows, &proteins, 0), hidden(&model, &rows, &proteins, 0));
+    }
+    Ok(())
+}
+
+#[test]
+fn chats_behind_each_other_give_the_bits_of_chats_in_rows() -> Result<()> {
+    let model = model(pool());
+    let (rows, proteins) = example(n_places(&model));
+    let apart = hidden(&model, &rows, &proteins, 0);
+    let (mut line, mut encoded) = parts(&[rows.concat()], &proteins, 0);
+    line.documents = Some(vec![rows.iter().map(Vec::len).collect()]);
+    encoded.rows = vec![0; proteins.len()];
+    let residues = model.encode(&encoded)?;
+    let packed =
+        model.hidden(&Tape::off(), &line, residues.as_ref())?.value().flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(packed, apart.concat());
+    let error =
+        |model: &ProteinLlm, line: &Rows| model.hidden(&Tape::off(), line, None).unwrap_err().to_string();
+    let text = parts(&[tokens(1, 9)], &[(0, "M")], 0).0;
+    let [_, _, flamingo] = readers().map(self::model);
+    assert!(
+        error(&flamingo, &Rows { documents: Some(vec![vec![4, 5]]), ..text.clone() })
+            .contains("hint: no packing")
+    );
+    assert!(error(&model, &Rows { documents: Some(vec![vec![4, 4]]), ..text }).contains("documents"));
     Ok(())
 }

@@ -8,6 +8,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::llm::bridge::Media;
 use crate::llm::qwen3::{Cache, Qwen3};
 use crate::ops;
 use crate::tape::{Tape, Var};
@@ -19,6 +20,8 @@ pub struct Prompts {
     pub embeds: Tensor,
     /// real positions of each prompt, at least 1
     pub lengths: Vec<usize>,
+    /// the proteins that layers of the model read, if it has such layers
+    pub media: Option<Media>,
 }
 
 /// How the next token is chosen.
@@ -165,11 +168,11 @@ fn prefill(model: &Qwen3, prompts: &Prompts, of_prompt: &[usize], room: usize) -
         bail!("{n} prompts of width {width} with lengths {:?}", prompts.lengths);
     }
     let rows: Vec<usize> = (0..n).collect();
-    let mut cache = model.cache(n, width + room);
+    let mut cache = model.cache(n, width + room, prompts.media.clone());
     let hidden = model.extend(&prompts.embeds, &rows, &prompts.lengths, &mut cache)?;
     let last =
         of_prompt.iter().map(|&p| hidden.i((p, prompts.lengths[p] - 1))).collect::<Result<Vec<_>>>()?;
-    let cache = if of_prompt == rows { cache } else { cache.select(of_prompt) };
+    let cache = if of_prompt == rows { cache } else { cache.select(of_prompt)? };
     Ok((cache, Tensor::stack(&last, 0)?))
 }
 

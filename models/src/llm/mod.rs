@@ -15,13 +15,13 @@ mod behaviour;
 #[cfg(test)]
 mod behaviour_protein;
 #[cfg(test)]
-mod parity;
+pub(crate) mod parity;
 #[cfg(test)]
 mod parity_protein;
 
-pub use bridge::Bridge;
-pub use encoder::Encoder;
+pub use bridge::{Bridge, Media};
+pub use encoder::{Encoder, Esm2};
 pub use generate::{Completion, Prompts, Sampling, distribution, generate, score_completions};
-pub use lora::LoraConfig;
+pub use lora::{Layers, LogitDifference, LoraConfig, Modules};
 pub use protein_llm::{ProteinLlm, ProteinPath, Proteins, Residues, Rows};
 pub use qwen3::{Cache, Qwen3};

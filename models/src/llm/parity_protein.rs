@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::llm::bridge::{self, Bridge};
-use crate::llm::encoder::{self, Encoder};
+use crate::llm::encoder::{self, Esm2};
 use crate::llm::parity::{difference, fixtures, ids, to_the_front};
 use crate::llm::protein_llm::{ProteinLlm, Residues, Rows};
 use crate::llm::{LoraConfig, ProteinPath, Qwen3, Sampling, generate, score_completions};
@@ -19,7 +19,7 @@ use crate::weights::{Weights, read_safetensors};
 fn esm2_gives_the_numbers_of_transformers() -> Result<()> {
     let Some(fixtures) = fixtures() else { return Ok(()) };
     let folder = fixtures.join("esm2_tiny");
-    let encoder = Encoder::load(&folder)?;
+    let encoder = Esm2::load(&folder)?;
     let want = read_safetensors(&folder.join("ref.safetensors"))?;
     let off = Tape::off();
     let mut worst = 0.0_f32;
@@ -76,13 +76,10 @@ impl Fixture {
             wanted.map(|(name, tensor)| (name.clone(), tensor.clone())).collect::<BTreeMap<_, _>>()
         };
         let lora = LoraConfig {
-            target_modules: vec!["k_proj".into(), "v_proj".into()],
+            target_modules: ["k_proj", "v_proj"].into(),
             r: 4,
             lora_alpha: 8.0,
-            use_rslora: false,
-            rank_pattern: [].into(),
-            alpha_pattern: [].into(),
-            use_dora: false,
+            ..LoraConfig::default()
         };
         let llm = base.with_lora(&lora, Weights::loaded(part(true)))?;
         let table = base.embedding().value();
@@ -90,15 +87,19 @@ impl Fixture {
         // the reference leaves the boundary tokens as they are
         tensors.insert("boundary.weight".into(), Tensor::stack(&[table.i(493)?, table.i(495)?], 0)?);
         let config = bridge::Config {
-            n_queries: 5,
-            mean: false,
-            site: false,
-            n_heads: 4,
-            encoder_size: 32,
-            hidden_size: 48,
-            llm_size: 64,
-            boundary_ids: [493, 495],
-            placeholder_id: 494,
+            ends: bridge::Ends {
+                encoder_size: 32,
+                llm_size: 64,
+                boundary_ids: [493, 495],
+                placeholder_id: 494,
+            },
+            reader: bridge::Reader::Pool(bridge::PoolConfig {
+                n_queries: 5,
+                mean: false,
+                site: false,
+                n_heads: 4,
+                hidden_size: 48,
+            }),
         };
         let bridge = Bridge::new(config, Weights::loaded(tensors), table)?;
         let encoder = encoder::Config {
@@ -110,8 +111,8 @@ impl Fixture {
             layer_norm_eps: 1e-5,
             token_dropout: false,
         };
-        let encoder = Encoder::new(encoder, Weights::random(crate::llm::behaviour::named))?;
-        let model = ProteinLlm::new(llm, Some(ProteinPath { encoder, bridge }))?;
+        let encoder = Esm2::new(encoder, Weights::random(crate::llm::behaviour::named))?;
+        let model = ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder.into(), bridge }))?;
         let vectors = want["residues"].clone();
         Ok(Some(Self {
             model,
@@ -128,7 +129,7 @@ impl Fixture {
     fn prompts(&self) -> Result<Rows> {
         let (ids, _, lengths) =
             to_the_front(&ids(&self.want, "gen.prompt_ids"), &self.want["gen.attention_mask"])?;
-        Ok(Rows { ids, lengths })
+        Ok(Rows::new(ids, lengths))
     }
 }
 
@@ -151,7 +152,7 @@ fn a_bridge_gives_the_loss_and_every_gradient_of_torch() -> Result<()> {
         .iter()
         .map(|&n| n as usize)
         .collect();
-    let rows = Rows { ids: ids(&want, "right.input_ids"), lengths };
+    let rows = Rows::new(ids(&want, "right.input_ids"), lengths);
     let labelled: Vec<bool> =
         want["right.labels"].flatten_all()?.to_vec1::<i64>()?.iter().map(|&l| l != -100).collect();
     let tape = Tape::on();

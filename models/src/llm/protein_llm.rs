@@ -2,11 +2,11 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use crate::llm::bridge::Bridge;
+use crate::llm::bridge::{Bridge, Config, Media, Reader};
 use crate::llm::encoder::Encoder;
 use crate::llm::generate::Prompts;
 use crate::llm::qwen3::Qwen3;
-use crate::ops;
+use crate::ops::{self, KeyMask, Sees};
 use crate::param::Params;
 use crate::tape::{Tape, Var};
 use crate::view::view;
@@ -36,6 +36,15 @@ pub struct Rows {
     pub ids: Tensor,
     /// real tokens of each row
     pub lengths: Vec<usize>,
+    /// where a row consists of several chats, one behind the other: the tokens of each
+    pub documents: Option<Vec<Vec<usize>>>,
+}
+
+impl Rows {
+    /// One chat in each row.
+    pub fn new(ids: Tensor, lengths: Vec<usize>) -> Self {
+        Self { ids, lengths, documents: None }
+    }
 }
 
 /// The proteins of a batch, in the order in which their placeholders stand in the rows.
@@ -56,13 +65,23 @@ impl ProteinLlm {
     /// When the parts' widths differ.
     pub fn new(llm: Qwen3, protein: Option<ProteinPath>) -> Result<Self> {
         if let Some(path) = &protein {
-            let (from, to) = (path.encoder.config().hidden_size, llm.config().hidden_size);
-            let config = path.bridge.config();
-            if (config.encoder_size, config.llm_size) != (from, to) {
+            let (from, to) = (path.encoder.hidden_size(), llm.config().hidden_size);
+            let Config { ends, reader } = path.bridge.config();
+            if (ends.encoder_size, ends.llm_size) != (from, to) {
                 bail!(
                     "bridge from {} to {}, encoder {from}, language model {to}",
-                    config.encoder_size,
-                    config.llm_size
+                    ends.encoder_size,
+                    ends.llm_size
+                );
+            }
+            let depth = llm.config().num_hidden_layers;
+            if let Reader::Flamingo(config) = reader
+                && config.n_blocks != depth / config.every
+            {
+                bail!(
+                    "bridge of {} reading layers, one for every {} of {depth}",
+                    config.n_blocks,
+                    config.every
                 );
             }
             path.encoder.params().set_trainable(false, |_| true);
@@ -100,7 +119,7 @@ impl ProteinLlm {
         if proteins.lengths.is_empty() {
             return Ok(None);
         }
-        let hidden = path.encoder.hidden(&Tape::off(), &proteins.ids, &proteins.lengths)?;
+        let hidden = path.encoder.embeddings(&Tape::off(), &proteins.ids, &proteins.lengths)?;
         let inside = hidden.value().dim(1)? - 2;
         Ok(Some(Residues {
             vectors: hidden.value().narrow(1, 1, inside)?.contiguous()?,
@@ -126,20 +145,19 @@ impl ProteinLlm {
                 None => Ok(embedded),
             };
         };
-        let config = path.bridge.config();
-        let ids = rows.ids.contiguous()?;
-        let ids = view::<u32>(&ids)?;
-        let places = |wanted: &[u32]| (0..b * t).filter(|&at| wanted.contains(&ids[at])).collect::<Vec<_>>();
-        let mut x = ops::reshape(tape, &embedded, (b * t, config.llm_size))?;
-        let boundaries = places(&config.boundary_ids);
+        let (ends, n_places) = (&path.bridge.config().ends, path.bridge.config().n_places());
+        let width = ends.llm_size;
+        let mut x = ops::reshape(tape, &embedded, (b * t, width))?;
+        let boundaries = places(rows, &ends.boundary_ids)?;
         if !boundaries.is_empty() {
+            let ids = rows.ids.flatten_all()?.to_vec1::<u32>()?;
             let which: Vec<u32> =
-                boundaries.iter().map(|&at| u32::from(ids[at] == config.boundary_ids[1])).collect();
+                boundaries.iter().map(|&at| u32::from(ids[at] == ends.boundary_ids[1])).collect();
             let which = Tensor::new(which, rows.ids.device())?;
             let new = ops::embedding(tape, &path.bridge.boundary(tape), &which)?;
             x = ops::replace_rows(tape, &x, &boundaries, &new)?;
         }
-        let slots = places(&[config.placeholder_id]);
+        let slots = places(rows, &[ends.placeholder_id])?;
         let owners = residues.map_or(&[][..], |r| &r.rows);
         if !owners.is_sorted() {
             bail!("proteins in the order of rows {owners:?}, expected ascending");
@@ -147,20 +165,31 @@ impl ProteinLlm {
         for row in 0..b {
             let slots = slots.iter().filter(|&&at| at / t == row).count();
             let proteins = owners.iter().filter(|&&owner| owner == row).count();
-            if slots != proteins * config.n_queries {
-                bail!(
-                    "row {row}: {slots} placeholders, {proteins} proteins of {} vectors each",
-                    config.n_queries
-                );
+            if slots != proteins * n_places {
+                bail!("row {row}: {slots} placeholders, {proteins} proteins of {n_places} vectors each");
             }
         }
         if let Some(residues) = residues {
             let residue_vectors = Var::constant(residues.vectors.clone());
             let vectors = path.bridge.forward(tape, &residue_vectors, &residues.lengths, &residues.sites)?;
-            let vectors = ops::reshape(tape, &vectors, (owners.len() * config.n_queries, config.llm_size))?;
+            let vectors = ops::reshape(tape, &vectors, (owners.len() * n_places, width))?;
             x = ops::replace_rows(tape, &x, &slots, &vectors)?;
         }
-        ops::reshape(tape, &x, (b, t, config.llm_size))
+        ops::reshape(tape, &x, (b, t, width))
+    }
+
+    /// What layers of the language model read beside the tokens, with a bridge that works that way.
+    ///
+    /// # Errors
+    /// As [`ProteinLlm::embed`].
+    fn media(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Option<Media>> {
+        let Some(path) = &self.protein else { return Ok(None) };
+        let (b, t) = rows.ids.dims2()?;
+        let mut by_row = vec![vec![]; b];
+        for at in places(rows, &[path.bridge.config().ends.placeholder_id])? {
+            by_row[at / t].push(at % t);
+        }
+        path.bridge.media(tape, residues, by_row)
     }
 
     /// The language model's hidden states.
@@ -171,7 +200,28 @@ impl ProteinLlm {
     /// # Errors
     /// As [`ProteinLlm::embed`].
     pub fn hidden(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Var> {
-        self.llm.hidden(tape, &self.embed(tape, rows, residues)?, &rows.lengths)
+        let (embedded, media) = (self.embed(tape, rows, residues)?, self.media(tape, rows, residues)?);
+        let (b, t) = rows.ids.dims2()?;
+        let (sees, positions) = match &rows.documents {
+            None => (Sees::Causal, (0..b).flat_map(|_| 0..t as u32).collect::<Vec<_>>()),
+            Some(_) if media.is_some() => {
+                bail!(
+                    "a bridge whose vectors are read between the layers needs one chat in each row\nhint: no packing"
+                )
+            }
+            Some(documents) => {
+                let own = |row: &Vec<usize>| {
+                    row.iter()
+                        .flat_map(|&n| 0..n as u32)
+                        .chain(std::iter::repeat(0))
+                        .take(t)
+                        .collect::<Vec<_>>()
+                };
+                (Sees::Documents(documents.clone()), documents.iter().flat_map(own).collect())
+            }
+        };
+        let mask = KeyMask { lengths: rows.lengths.clone(), sees };
+        self.llm.hidden_at(tape, &embedded, &mask, &positions, media.as_ref())
     }
 
     /// Log-probabilities of the labelled tokens, row by row: `labelled[b · T + t]` says whether row b's token t is to be
@@ -214,8 +264,16 @@ impl ProteinLlm {
     /// As [`ProteinLlm::embed`].
     pub fn prompts(&self, rows: &Rows, residues: Option<&Residues>) -> Result<Prompts> {
         let embeds = self.embed(&Tape::off(), rows, residues)?.value().clone();
-        Ok(Prompts { embeds, lengths: rows.lengths.clone() })
+        let media = self.media(&Tape::off(), rows, residues)?;
+        Ok(Prompts { embeds, lengths: rows.lengths.clone(), media })
     }
+}
+
+/// Where some tokens stand, b · T + t, ascending.
+fn places(rows: &Rows, wanted: &[u32]) -> Result<Vec<usize>> {
+    let ids = rows.ids.contiguous()?;
+    let ids = view::<u32>(&ids)?;
+    Ok((0..ids.len()).filter(|&at| wanted.contains(&ids[at])).collect())
 }
 
 /// Encoded proteins of a batch.

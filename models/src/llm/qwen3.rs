@@ -9,9 +9,10 @@ use candle_core::{Result, Tensor, bail};
 use serde_json::{Value, json};
 
 use crate::layers::{Embedding, RmsNorm};
+use crate::llm::bridge::Media;
 use crate::llm::files;
 use crate::llm::lora::Projection;
-use crate::ops::{self, KeyMask, KvCache, RopeTable};
+use crate::ops::{self, KeyMask, KvCache, RopeTable, Sees};
 use crate::param::{Param, Params};
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
@@ -331,16 +332,26 @@ impl Qwen3 {
     pub fn hidden(&self, tape: &Tape, embeds: &Var, lengths: &[usize]) -> Result<Var> {
         let (b, t, _) = embeds.value().dims3()?;
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..t as u32).collect();
-        self.hidden_at(tape, embeds, lengths, &positions)
+        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::Causal };
+        self.hidden_at(tape, embeds, &mask, &positions, None)
     }
 
-    /// As [`Qwen3::hidden`], with a rotary position for each of the B · T places.
-    pub fn hidden_at(&self, tape: &Tape, embeds: &Var, lengths: &[usize], positions: &[u32]) -> Result<Var> {
+    /// As [`Qwen3::hidden`], with a mask, a rotary position for each of the B · T places, and layers that read proteins.
+    pub fn hidden_at(
+        &self,
+        tape: &Tape,
+        embeds: &Var,
+        mask: &KeyMask,
+        positions: &[u32],
+        media: Option<&Media>,
+    ) -> Result<Var> {
         let rope = RopeTable::new(positions, self.config.head_dim, self.config.rope_theta)?;
-        let mask = KeyMask { lengths: lengths.to_vec(), causal: true };
         let mut x = embeds.clone();
-        for block in &self.layers {
-            let attend = |[q, k, v]: [&Var; 3]| ops::attention(tape, q, k, v, &mask, self.scale());
+        for (layer, block) in self.layers.iter().enumerate() {
+            if let Some(media) = media {
+                x = media.read(tape, layer, x, &vec![0; mask.lengths.len()])?;
+            }
+            let attend = |[q, k, v]: [&Var; 3]| ops::attention(tape, q, k, v, mask, self.scale());
             x = block.forward(tape, &x, &self.config, &rope, attend)?;
         }
         self.norm.forward(tape, &x)
@@ -367,7 +378,11 @@ impl Qwen3 {
             starts.iter().flat_map(|&start| (start..start + t).map(|p| p as u32)).collect();
         let rope = RopeTable::new(&positions, self.config.head_dim, self.config.rope_theta)?;
         let mut x = Var::constant(embeds.clone());
-        for (block, cache) in self.layers.iter().zip(&mut cache.layers) {
+        let media = cache.media.as_ref().map(|media| media.select(rows)).transpose()?;
+        for (layer, (block, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            if let Some(media) = &media {
+                x = media.read(&tape, layer, x, &starts)?;
+            }
             let attend = |qkv: [&Var; 3]| {
                 let mixed = cache.attend(qkv.map(Var::value), rows, &starts, lengths, self.scale())?;
                 Ok(Var::constant(mixed))
@@ -416,10 +431,11 @@ impl Qwen3 {
         ops::token_logprobs(tape, &picked, &tape.param(self.head()), targets, temperature)
     }
 
-    /// An empty cache for `rows` sequences of up to `capacity` tokens.
-    pub fn cache(&self, rows: usize, capacity: usize) -> Cache {
+    /// An empty cache for `rows` sequences of up to `capacity` tokens, which read the proteins in `media`.
+    pub fn cache(&self, rows: usize, capacity: usize, media: Option<Media>) -> Cache {
         let layer = |_| KvCache::new(rows, capacity, self.config.num_key_value_heads, self.config.head_dim);
-        Cache { layers: (0..self.config.num_hidden_layers).map(layer).collect(), lengths: vec![0; rows] }
+        let layers = (0..self.config.num_hidden_layers).map(layer).collect();
+        Cache { layers, lengths: vec![0; rows], media }
     }
 }
 
@@ -427,16 +443,21 @@ impl Qwen3 {
 pub struct Cache {
     layers: Vec<KvCache>,
     lengths: Vec<usize>,
+    /// of all sequences
+    media: Option<Media>,
 }
 
 impl Cache {
     /// A cache whose sequence i continues this one's sequence `rows[i]`: G samples of one prompt pay for it once.
-    #[must_use]
-    pub fn select(&self, rows: &[usize]) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// What candle says.
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(Self {
             layers: self.layers.iter().map(|layer| layer.select(rows)).collect(),
             lengths: rows.iter().map(|&row| self.lengths[row]).collect(),
-        }
+            media: self.media.as_ref().map(|media| media.select(rows)).transpose()?,
+        })
     }
 
     /// Tokens in each sequence.

@@ -5,6 +5,8 @@
 //! training forward, a prefill and a decode step give the same bits. No more than a few rows of scores exist at once;
 //! the backward pass computes them again from the saved log-sums.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -18,8 +20,30 @@ use crate::view::{Matrix, Threads, matmul, tensor, view};
 pub struct KeyMask {
     /// Real keys of each batch row; keys from there on are padding.
     pub lengths: Vec<usize>,
-    /// Whether query i sees the keys 0..=i only.
-    pub causal: bool,
+    /// Which of the real ones each query sees.
+    pub sees: Sees,
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Debug)]
+pub enum Sees {
+    /// Every one.
+    All,
+    /// Query i those up to number i.
+    Causal,
+    /// Query i of batch row b the first `n[b · T + i]`.
+    First(Vec<usize>),
+    /// Row b consists of documents of these lengths, one behind the other, and a query sees those up to itself of its own:
+    /// a document gives the same bits as in a row of its own.
+    Documents(Vec<Vec<usize>>),
+}
+
+/// A part of a batch row whose queries see keys of that part alone.
+struct Part {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    /// of the part's keys, how many each row of scores sees
+    visible: Vec<usize>,
 }
 
 /// `out = softmax(scale · q kᵀ + mask) v` per head; query head h reads key head `h / (H / G)`. A query that sees no key
@@ -35,8 +59,21 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
     if mask.lengths.len() != dims.batch || mask.lengths.iter().any(|&n| n > dims.keys) {
         bail!("attention: lengths {:?} for {} rows of {} keys", mask.lengths, dims.batch, dims.keys);
     }
-    if mask.causal && dims.queries != dims.keys {
-        bail!("attention: causal with {} queries and {} keys", dims.queries, dims.keys);
+    match &mask.sees {
+        Sees::Causal if dims.queries != dims.keys => {
+            bail!("attention: causal with {} queries and {} keys", dims.queries, dims.keys)
+        }
+        Sees::First(n) if n.len() != dims.batch * dims.queries => {
+            bail!("attention: {} visible counts for {} × {} queries", n.len(), dims.batch, dims.queries)
+        }
+        Sees::Documents(rows)
+            if dims.queries != dims.keys
+                || rows.len() != dims.batch
+                || rows.iter().zip(&mask.lengths).any(|(row, &n)| row.iter().sum::<usize>() != n) =>
+        {
+            bail!("attention: documents {rows:?} in rows of {:?} tokens", mask.lengths)
+        }
+        _ => {}
     }
     let inputs = [q.value().contiguous()?, k.value().contiguous()?, v.value().contiguous()?];
     let (value, log_sums) = dispatch!(inputs[0].dtype(), T => {
@@ -81,10 +118,30 @@ impl Dims {
         self.queries * self.share
     }
 
-    /// Number of keys that each row of one batch row sees, its first query being at position `start`.
-    pub(super) fn visible(&self, length: usize, causal: bool, start: usize) -> Vec<usize> {
-        let seen = |t: usize| if causal { length.min(start + t + 1) } else { length };
-        (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t), self.share)).collect()
+    /// Number of keys that each row of one batch row sees; `seen(t)` is that of query t.
+    pub(super) fn visible(&self, length: usize, seen: impl Fn(usize) -> usize) -> Vec<usize> {
+        (0..self.queries).flat_map(|t| std::iter::repeat_n(seen(t).min(length), self.share)).collect()
+    }
+
+    /// The parts of batch row `b` under a mask.
+    fn parts(&self, mask: &KeyMask, b: usize) -> Vec<Part> {
+        let length = mask.lengths[b];
+        let whole = |visible| vec![Part { queries: 0..self.queries, keys: 0..length, visible }];
+        match &mask.sees {
+            Sees::All => whole(self.visible(length, |_| length)),
+            Sees::Causal => whole(self.visible(length, |t| t + 1)),
+            Sees::First(n) => whole(self.visible(length, |t| n[b * self.queries + t])),
+            Sees::Documents(rows) => {
+                let mut start = 0;
+                let part = |&n: &usize| {
+                    let span = start..start + n;
+                    start += n;
+                    let visible = Dims { queries: n, ..*self }.visible(n, |t| t + 1);
+                    Part { queries: span.clone(), keys: span, visible }
+                };
+                rows[b].iter().map(part).collect()
+            }
+        }
     }
 
     /// Where head `g`'s numbers of token `t` start in a `[B, T, G · share, D]` tensor.
@@ -143,15 +200,19 @@ fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f
     let tasks = out.par_chunks_mut((rows * dims.dim).max(1)).zip(log_sums.par_chunks_mut(rows.max(1)));
     tasks.enumerate().for_each(|(task, (out, log_sums))| {
         let (b, g) = dims.head(task);
-        let mut panels = Panels::new(dims.keys, dims.dim);
-        for t in 0..mask.lengths[b] {
-            let at = dims.at(b, t, dims.keys, g, 1);
-            let token = at..at + dims.dim;
-            write_token(panels.as_mut(), t, &k[token.clone()], &v[token]);
-        }
         let queries = dims.gather(&q, (b, g), dims.queries, dims.share, T::of(scale));
-        let visible = dims.visible(mask.lengths[b], mask.causal, 0);
-        attend(&queries, &visible, panels.as_ref(), out, log_sums);
+        for part in dims.parts(mask, b) {
+            let mut panels = Panels::new(part.keys.len(), dims.dim);
+            for (place, t) in part.keys.enumerate() {
+                let at = dims.at(b, t, dims.keys, g, 1);
+                let token = at..at + dims.dim;
+                write_token(panels.as_mut(), place, &k[token.clone()], &v[token]);
+            }
+            let rows = part.queries.start * dims.share..part.queries.end * dims.share;
+            let span = rows.start * dims.dim..rows.end * dims.dim;
+            let (out, log_sums) = (&mut out[span.clone()], &mut log_sums[rows]);
+            attend(&queries[span], &part.visible, panels.as_ref(), out, log_sums);
+        }
     });
     Ok((dims.spread(out, dims.queries, dims.share), log_sums))
 }
@@ -341,18 +402,24 @@ fn backward<T: Number>(
         let head = dims.head(task);
         let queries = |x: &[T]| dims.gather(x, head, dims.queries, dims.share, T::one());
         let keys = |x: &[T]| dims.gather(x, head, dims.keys, 1, T::one());
-        let saved = Saved {
-            q: queries(&q),
-            k: keys(&k),
-            v: keys(&v),
-            o: queries(&o),
-            grad: queries(&grad),
-            log_sums: &log_sums[task * rows..(task + 1) * rows],
-            visible: dims.visible(mask.lengths[head.0], mask.causal, 0),
-            dim,
-            scale: T::of(scale),
-        };
-        saved.gradients(dq, dk, dv);
+        let (q, o, grad, k, v) = (queries(&q), queries(&o), queries(&grad), keys(&k), keys(&v));
+        for part in dims.parts(mask, head.0) {
+            let rows_of = part.queries.start * dims.share..part.queries.end * dims.share;
+            let (at, from) =
+                (rows_of.start * dim..rows_of.end * dim, part.keys.start * dim..part.keys.end * dim);
+            let saved = Saved {
+                q: &q[at.clone()],
+                k: &k[from.clone()],
+                v: &v[from.clone()],
+                o: &o[at.clone()],
+                grad: &grad[at.clone()],
+                log_sums: &log_sums[task * rows..(task + 1) * rows][rows_of],
+                visible: part.visible,
+                dim,
+                scale: T::of(scale),
+            };
+            saved.gradients(&mut dq[at], &mut dk[from.clone()], &mut dv[from]);
+        }
     });
     Ok([
         tensor(dims.spread(dq, dims.queries, dims.share), shapes[0])?,
@@ -363,11 +430,11 @@ fn backward<T: Number>(
 
 /// What the backward pass of one key head needs, `[rows, D]` or `[S, D]` each.
 struct Saved<'a, T> {
-    q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
-    o: Vec<T>,
-    grad: Vec<T>,
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    o: &'a [T],
+    grad: &'a [T],
     log_sums: &'a [T],
     visible: Vec<usize>,
     dim: usize,
@@ -388,7 +455,7 @@ impl<T: Number> Saved<'_, T> {
             let span = from * dim..(from + n) * dim;
             let (q, grad) =
                 (Matrix::new(&self.q[span.clone()], n, dim), Matrix::new(&self.grad[span.clone()], n, dim));
-            let (k, v) = (Matrix::new(&self.k, keys, dim), Matrix::new(&self.v, keys, dim));
+            let (k, v) = (Matrix::new(self.k, keys, dim), Matrix::new(self.v, keys, dim));
             let mut weights = vec![T::zero(); n * keys];
             matmul(&mut weights, q, k.t(), false, one);
             let mut slopes = vec![T::zero(); n * keys];
@@ -433,15 +500,14 @@ mod tests {
     use candle_core::{D, Device};
 
     /// The definition, in candle, one batch row at a time.
-    fn naive(q: &Tensor, k: &Tensor, v: &Tensor, length: usize, causal: bool, scale: f64) -> Result<Tensor> {
+    fn naive(q: &Tensor, k: &Tensor, v: &Tensor, seen: &[usize], scale: f64) -> Result<Tensor> {
         let (t, h, _) = q.dims3()?;
         let (s, g, _) = k.dims3()?;
         let mut heads = Vec::new();
         for head in 0..h {
             let pick = |x: &Tensor, at: usize| x.narrow(1, at, 1)?.squeeze(1)?.contiguous();
             let (q, k, v) = (pick(q, head)?, pick(k, head / (h / g))?, pick(v, head / (h / g))?);
-            let hidden = |i: usize, j: usize| j >= length || (causal && j > i);
-            let mask: Vec<f64> = (0..t * s).map(|x| if hidden(x / s, x % s) { -1e30 } else { 0.0 }).collect();
+            let mask: Vec<f64> = (0..t * s).map(|x| if x % s < seen[x / s] { 0.0 } else { -1e30 }).collect();
             let mask = Tensor::from_vec(mask, (t, s), &Device::Cpu)?;
             let scores = ((q.matmul(&k.t()?)? * scale)? + mask)?;
             let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
@@ -453,14 +519,26 @@ mod tests {
 
     #[test]
     fn values_are_the_definition() -> Result<()> {
-        for (t, s, causal, lengths) in [(67, 67, true, [67, 41]), (3, 71, false, [71, 37])] {
+        let first: Vec<usize> = (0..2 * 13).map(|i| 1 + i * 7 % 71).collect();
+        for (t, s, sees, lengths) in [
+            (67, 67, Sees::Causal, [67, 41]),
+            (3, 71, Sees::All, [71, 37]),
+            (13, 71, Sees::First(first), [71, 37]),
+        ] {
             let (q, k, v) =
                 (numbers(&[2, t, 6, 5], 0.1), numbers(&[2, s, 3, 5], 0.7), numbers(&[2, s, 3, 5], 1.9));
             let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
-            let mask = KeyMask { lengths: lengths.to_vec(), causal };
+            let mask = KeyMask { lengths: lengths.to_vec(), sees: sees.clone() };
             let got = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.45)?;
             for (b, &length) in lengths.iter().enumerate() {
-                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, length, causal, 0.45)?;
+                let seen = |i: usize| match &sees {
+                    Sees::All => length,
+                    Sees::Causal => length.min(i + 1),
+                    Sees::First(n) => length.min(n[b * t + i]),
+                    Sees::Documents(_) => unreachable!("not among the cases"),
+                };
+                let seen: Vec<usize> = (0..t).map(seen).collect();
+                let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, &seen, 0.45)?;
                 let difference = (got.value().get(b)? - want)?.abs()?.max_all()?.to_scalar::<f64>()?;
                 assert!(difference < 1e-12, "{difference}");
             }
@@ -469,12 +547,39 @@ mod tests {
     }
 
     #[test]
+    fn a_document_gives_the_bits_of_a_row_of_its_own() -> Result<()> {
+        let inputs =
+            [numbers(&[1, 47, 6, 5], 0.1), numbers(&[1, 47, 3, 5], 0.7), numbers(&[1, 47, 3, 5], 1.9)];
+        let [q, k, v] = inputs.map(|x| Var::constant(x.to_dtype(candle_core::DType::F32).unwrap()));
+        let lengths = [7, 1, 37];
+        let mask = KeyMask { lengths: vec![45], sees: Sees::Documents(vec![lengths.to_vec()]) };
+        let packed = attention(&Tape::off(), &q, &k, &v, &mask, 0.45)?;
+        let mut start = 0;
+        for n in lengths {
+            let own = [&q, &k, &v]
+                .map(|x| Var::constant(x.value().narrow(1, start, n).unwrap().contiguous().unwrap()));
+            let alone = KeyMask { lengths: vec![n], sees: Sees::Causal };
+            let alone = attention(&Tape::off(), &own[0], &own[1], &own[2], &alone, 0.45)?;
+            let packed = packed.value().narrow(1, start, n)?.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(packed, alone.value().flatten_all()?.to_vec1::<f32>()?);
+            start += n;
+        }
+        let wrong = KeyMask { lengths: vec![45], sees: Sees::Documents(vec![vec![7, 1]]) };
+        assert!(attention(&Tape::off(), &q, &k, &v, &wrong, 0.45).is_err());
+        Ok(())
+    }
+
+    #[test]
     fn gradients_match_finite_differences() {
         let inputs = [numbers(&[2, 5, 4, 3], 0.1), numbers(&[2, 5, 2, 3], 0.7), numbers(&[2, 5, 2, 3], 1.9)];
-        let causal = KeyMask { lengths: vec![5, 3], causal: true };
+        let causal = KeyMask { lengths: vec![5, 3], sees: Sees::Causal };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &causal, 0.6));
+        let first = KeyMask { lengths: vec![5, 4], sees: Sees::First(vec![0, 2, 5, 1, 3, 4, 0, 1, 5, 2]) };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &first, 0.6));
+        let documents = KeyMask { lengths: vec![5, 4], sees: Sees::Documents(vec![vec![2, 3], vec![1, 3]]) };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &documents, 0.6));
         let inputs = [numbers(&[2, 2, 3, 5], 0.1), numbers(&[2, 7, 3, 5], 0.7), numbers(&[2, 7, 3, 5], 1.9)];
-        let full = KeyMask { lengths: vec![0, 7], causal: false };
+        let full = KeyMask { lengths: vec![0, 7], sees: Sees::All };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &full, 0.6));
     }
 }

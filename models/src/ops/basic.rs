@@ -3,7 +3,7 @@
 //! Sums and products of tensors are not candle's: those run on a pool of threads of its own, which spins beside ours and
 //! takes a core from it.
 
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
@@ -107,6 +107,28 @@ pub fn scale(tape: &Tape, x: &Var, factor: f64) -> Result<Var> {
     }))
 }
 
+/// `factor · x`, the factor being learnt.
+///
+/// # Shapes
+/// x any, factor one number → as x
+///
+/// # Errors
+/// When the factor is not one number.
+pub fn scale_by(tape: &Tape, x: &Var, factor: &Var) -> Result<Var> {
+    if factor.value().elem_count() != 1 {
+        bail!("scale_by: a factor of shape {:?}", factor.value().dims());
+    }
+    let number = factor.value().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
+    let (px, pf) = (x.clone(), factor.clone());
+    Ok(tape.record(scaled(x.value(), number)?, &[x, factor], move |grad, grads| {
+        if pf.needs_grad() {
+            let product = pairwise(Pairwise::Mul, &grad, px.value())?.sum_all()?;
+            grads.add(&pf, product.reshape(pf.value().shape())?)?;
+        }
+        grads.add(&px, scaled(&grad, number)?)
+    }))
+}
+
 /// The sum of all elements, a scalar.
 pub fn sum(tape: &Tape, x: &Var) -> Result<Var> {
     let parent = x.clone();
@@ -187,6 +209,7 @@ mod tests {
         gradcheck(&two, |t, v| mul(t, &v[0], &v[1]));
         gradcheck(&two, |t, v| cat(t, &[&v[0], &v[1], &v[0]], 1));
         gradcheck(&two[..1], |t, v| scale(t, &v[0], -0.3));
+        gradcheck(&[a.clone(), numbers(&[1], 0.4)], |t, v| scale_by(t, &v[0], &v[1]));
         gradcheck(&two[..1], |t, v| mean(t, &v[0]));
         gradcheck(&two[..1], |t, v| reshape(t, &v[0], (5, 6)));
         gradcheck(&two[..1], |t, v| permute(t, &v[0], &[2, 0, 1]));

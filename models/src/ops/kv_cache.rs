@@ -102,7 +102,7 @@ impl KvCache {
             let keys = &self.keys[head * key_size..(head + 1) * key_size];
             let values = &self.values[head * value_size..(head + 1) * value_size];
             let queries = dims.gather(&q, (b, g), dims.queries, dims.share, scale as f32);
-            let visible = dims.visible(starts[b] + lengths[b], true, starts[b]);
+            let visible = dims.visible(starts[b] + lengths[b], |t| starts[b] + t + 1);
             let mut log_sums = vec![0.0; visible.len()];
             attend(&queries, &visible, Head { keys, values, dim: dims.dim }, out, &mut log_sums);
         });
@@ -114,7 +114,7 @@ impl KvCache {
 mod tests {
     use super::*;
     use crate::ops::testing::numbers;
-    use crate::ops::{KeyMask, attention};
+    use crate::ops::{KeyMask, Sees, attention};
     use crate::tape::{Tape, Var};
     use candle_core::DType;
     use proptest::prelude::*;
@@ -128,7 +128,7 @@ mod tests {
             let q = f32s(&[1, t, groups * share, dim], 0.3);
             let (k, v) = (f32s(&[1, t, groups, dim], 1.1), f32s(&[1, t, groups, dim], 2.3));
             let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
-            let mask = KeyMask { lengths: vec![t], causal: true };
+            let mask = KeyMask { lengths: vec![t], sees: Sees::Causal };
             let whole = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.7).unwrap();
             let mut cache = KvCache::new(3, t + 5, groups, dim);
             let mut parts = Vec::new();

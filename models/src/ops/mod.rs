@@ -21,8 +21,8 @@ mod token_logprobs;
 mod triangle;
 
 pub use activation::{gelu, relu, sigmoid, silu, tanh};
-pub use attention::{KeyMask, attention};
-pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, sub, sum};
+pub use attention::{KeyMask, Sees, attention};
+pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, scale_by, sub, sum};
 pub use conv::conv;
 pub use crf::{CrfWeights, ScoredPath, crf_best_paths, crf_loss, crf_marginals, crf_sample, crf_viterbi};
 pub use cross_entropy::cross_entropy;

@@ -5,17 +5,38 @@ use candle_core::Tensor;
 use models::{Tape, Var, ops, view};
 use serde::{Deserialize, Serialize};
 
-/// `−Σ log p / N`: the loss of the labelled tokens of one micro-batch, N counted over the whole accumulation window, so
-/// that a window's loss does not depend on how it is cut into micro-batches.
-///
-/// # Shapes
-/// logprobs `[n]` → scalar
-///
-/// # Errors
-/// When the window has no token.
-pub fn token_mean(tape: &Tape, logprobs: &Var, n_window: usize) -> Result<Var> {
-    ensure!(n_window > 0, "no token of the accumulation window carries loss");
-    Ok(ops::scale(tape, &ops::sum(tape, logprobs)?, -1.0 / n_window as f64)?)
+/// What is minimised in supervised fine-tuning; names as in TRL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenLoss {
+    /// `−Σ log p / N`.
+    #[default]
+    Nll,
+    /// `−Σ p log p / N`, p without gradient: dynamic fine-tuning (arXiv 2508.05629), in which improbable tokens pull less.
+    Dft,
+}
+
+impl TokenLoss {
+    /// The loss of the labelled tokens of one micro-batch, N counted over the whole accumulation window, so that a window's
+    /// loss does not depend on how it is cut into micro-batches.
+    ///
+    /// # Shapes
+    /// logprobs `[n]` → scalar
+    ///
+    /// # Errors
+    /// When the window has no token.
+    pub fn mean(self, tape: &Tape, logprobs: &Var, n_window: usize) -> Result<Var> {
+        ensure!(n_window > 0, "no token of the accumulation window carries loss");
+        let weighted = match self {
+            Self::Nll => logprobs.clone(),
+            Self::Dft => {
+                let p: Vec<f32> = view::<f32>(logprobs.value())?.iter().map(|l| l.exp()).collect();
+                let p = Tensor::from_vec(p, logprobs.value().shape(), logprobs.value().device())?;
+                ops::mul(tape, logprobs, &Var::constant(p))?
+            }
+        };
+        Ok(ops::scale(tape, &ops::sum(tape, &weighted)?, -1.0 / n_window as f64)?)
+    }
 }
 
 /// Over what the policy loss is averaged; names as in TRL.
@@ -240,11 +261,11 @@ pub(crate) mod tests {
         let logprobs: Vec<f32> = (0..7).map(|i| -0.3 - 0.1 * i as f32).collect();
         let var = |n: &[f32]| Var::constant(Tensor::new(n, &Device::Cpu).unwrap());
         let (tape, value) = (Tape::off(), |v: Var| v.value().to_scalar::<f32>().unwrap());
-        let whole = value(token_mean(&tape, &var(&logprobs), 7).unwrap());
-        let parts =
-            [&logprobs[..3], &logprobs[3..]].map(|part| value(token_mean(&tape, &var(part), 7).unwrap()));
+        let whole = value(TokenLoss::Nll.mean(&tape, &var(&logprobs), 7).unwrap());
+        let parts = [&logprobs[..3], &logprobs[3..]]
+            .map(|part| value(TokenLoss::Nll.mean(&tape, &var(part), 7).unwrap()));
         assert!((whole - parts.iter().sum::<f32>()).abs() < 1e-6);
         assert!((whole - 0.6).abs() < 1e-6);
-        assert!(token_mean(&tape, &var(&logprobs), 0).is_err());
+        assert!(TokenLoss::Nll.mean(&tape, &var(&logprobs), 0).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A protein encoder with the shape of ESM-2 (DOI 10.1126/science.ade2574): reads its Hugging Face checkpoints, and is
+//! The shape of ESM-2 (DOI 10.1126/science.ade2574): reads its Hugging Face checkpoints, and is
 //! also trained here from scratch as a small masked language model.
 
 use std::collections::BTreeMap;
@@ -7,39 +7,14 @@ use std::path::Path;
 use candle_core::{Result, Tensor, bail};
 use serde_json::{Value, json};
 
+use super::{MASK, PAD, VOCAB, check_lengths};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::llm::files;
-use crate::ops::{self, KeyMask, RopeTable};
+use crate::ops::{self, KeyMask, RopeTable, Sees};
 use crate::param::{Param, Params};
 use crate::tape::{Tape, Var};
 use crate::view::view;
 use crate::weights::{Init, Weights};
-
-/// Letters of the 33 tokens by their ids.
-const VOCAB: [&str; 33] = [
-    "<cls>", "<pad>", "<eos>", "<unk>", "L", "A", "G", "V", "S", "E", "R", "T", "I", "D", "P", "K", "Q", "N",
-    "F", "Y", "M", "H", "W", "C", "X", "B", "U", "Z", "O", ".", "-", "<null_1>", "<mask>",
-];
-
-/// Begins every sequence.
-pub const CLS: u32 = 0;
-/// Fills a batch up.
-pub const PAD: u32 = 1;
-/// Ends every sequence.
-pub const EOS: u32 = 2;
-const UNK: u32 = 3;
-/// Stands for a hidden residue.
-pub const MASK: u32 = 32;
-
-/// `<cls> residues <eos>` as ids; a letter that the vocabulary lacks becomes `<unk>`.
-pub fn encode(residues: &str) -> Vec<u32> {
-    let id = |c: char| {
-        let letter = c.to_ascii_uppercase();
-        let found = VOCAB.iter().position(|v| v.len() == 1 && v.starts_with(letter));
-        found.map_or(UNK, |id| id as u32)
-    };
-    std::iter::once(CLS).chain(residues.chars().map(id)).chain([EOS]).collect()
-}
 
 /// The part of an ESM-2 `config.json` that the model depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +100,7 @@ const MASKED_IN_TRAINING: f64 = 0.15 * 0.8;
 
 /// The encoder with its masked-language-model head.
 #[derive(Clone)]
-pub struct Encoder {
+pub struct Esm2 {
     config: Config,
     word_embeddings: Embedding,
     layers: Vec<Block>,
@@ -185,7 +160,7 @@ impl Block {
     }
 }
 
-impl Encoder {
+impl Esm2 {
     /// An encoder with the weights that `weights` gives, under the names of ESM-2's Hugging Face checkpoints.
     ///
     /// # Errors
@@ -217,13 +192,17 @@ impl Encoder {
         })
     }
 
-    /// Reads a Hugging Face folder of ESM-2 (or of [`Encoder::save`]).
+    /// Reads a Hugging Face folder of ESM-2 (or of [`Esm2::save`]).
     ///
     /// # Errors
     /// Names the file that is missing or broken, or everything in which weights and config differ.
     pub fn load(folder: &Path) -> Result<Self> {
-        let config = Config::from_json(&files::read_json(&folder.join("config.json"))?)?;
-        Self::new(config, Weights::loaded(canonical(files::read_model(folder)?)))
+        Self::of(&files::read_json(&folder.join("config.json"))?, files::read_model(folder)?)
+    }
+
+    /// From the content of a Hugging Face folder.
+    pub(super) fn of(config: &Value, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        Self::new(Config::from_json(config)?, Weights::loaded(canonical(tensors)))
     }
 
     /// Writes `config.json` and `model.safetensors` as transformers reads them.
@@ -256,20 +235,12 @@ impl Encoder {
     /// # Errors
     /// On a sequence longer than the encoder was made for.
     pub fn hidden(&self, tape: &Tape, ids: &Tensor, lengths: &[usize]) -> Result<Var> {
-        let (b, l) = ids.dims2()?;
-        if l > self.config.max_position_embeddings || lengths.len() != b || lengths.iter().any(|&n| n > l) {
-            bail!(
-                "encoder: ids {:?} with lengths {lengths:?}; it was made for {} tokens\nhint: crop the sequence, or use an \
-                 encoder with a larger max_position_embeddings",
-                ids.dims(),
-                self.config.max_position_embeddings
-            );
-        }
+        let (b, l) = check_lengths(ids, lengths, self.config.max_position_embeddings)?;
         let mut x = self.embed(tape, ids, lengths)?;
         let positions: Vec<u32> = (0..b).flat_map(|_| 0..l as u32).collect();
         let rope =
             RopeTable::new(&positions, self.config.hidden_size / self.config.num_attention_heads, THETA)?;
-        let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
+        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::All };
         for block in &self.layers {
             x = block.forward(tape, &x, self.config.num_attention_heads, &rope, &mask)?;
         }

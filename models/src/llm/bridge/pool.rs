@@ -1,18 +1,16 @@
-//! From residues to the language model's own vectors: attention pooling into a fixed number of vectors, then a projector.
+//! Attention pooling into a fixed number of vectors, then a projector of two layers.
 
-use std::path::Path;
-
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::{Ends, rows_at_sites};
 use crate::layers::{LayerNorm, Linear};
-use crate::llm::files;
-use crate::ops::{self, KeyMask};
-use crate::param::{Param, Params};
+use crate::ops::{self, KeyMask, Sees};
+use crate::param::Param;
 use crate::tape::{Tape, Var};
-use crate::weights::{Init, Weights, read_safetensors};
+use crate::weights::{Init, Weights};
 
-/// Sizes of a bridge.
+/// Sizes of attention pooling and projector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -26,22 +24,14 @@ pub struct Config {
     pub site: bool,
     /// heads of the pooling
     pub n_heads: usize,
-    /// width of the encoder
-    pub encoder_size: usize,
     /// width of the projector's hidden layer
     pub hidden_size: usize,
-    /// width of the language model
-    pub llm_size: usize,
-    /// token ids that stand before and after a protein's vectors and whose embeddings are learnt
-    pub boundary_ids: [u32; 2],
-    /// token id that each vector of a protein replaces
-    pub placeholder_id: u32,
 }
 
 /// Learned queries attend to the residues (the semantics of torch's `MultiheadAttention`), a norm, two linear layers with
-/// GELU; and the embeddings of the two boundary tokens. The placeholder's embedding is always replaced, so it has none.
+/// GELU.
 #[derive(Clone)]
-pub struct Bridge {
+pub(super) struct Pool {
     config: Config,
     /// `[Q, E]`
     query_tokens: Param,
@@ -54,9 +44,6 @@ pub struct Bridge {
     /// named `proj.0` and `proj.2`, as in a torch `Sequential`
     hidden: Linear,
     output: Linear,
-    /// embeddings of the boundary tokens, `[2, C]`
-    boundary: Param,
-    params: Params,
 }
 
 /// Multiplies query q's token by a number from ¼ for the first to 4 for the last: blunt queries see what a whole chain is
@@ -68,34 +55,19 @@ fn sharpen(n_queries: usize) -> impl Fn((usize, &mut [f32])) {
     }
 }
 
-impl Bridge {
-    /// A bridge with the weights that `weights` gives.
-    ///
-    /// Fresh boundary embeddings are the mean of `embedding` (the language model's table `[V, C]`): near what the model
-    /// knows, where an untrained row may be anything.
-    ///
-    /// # Errors
-    /// When the heads do not divide the encoder's width or the queries are too few; lists everything that a checkpoint lacks or has beyond the model.
-    pub fn new(config: Config, weights: Weights, embedding: &Tensor) -> Result<Self> {
-        let (width, out) = (config.encoder_size, config.llm_size);
+impl Pool {
+    pub(super) fn new(config: Config, ends: &Ends, weights: &Weights) -> Result<Self> {
+        let (width, out) = (ends.encoder_size, ends.llm_size);
         if config.n_heads == 0 || !width.is_multiple_of(config.n_heads) || config.n_queries == 0 {
             bail!("bridge: {} queries, {} heads for a width of {width}", config.n_queries, config.n_heads);
         }
         if config.n_queries < usize::from(config.mean) + usize::from(config.site) {
             bail!("bridge: mean and site each take a vector, n_queries = {}", config.n_queries);
         }
-        if embedding.dim(1)? != out {
-            bail!("bridge to width {out}, the language model has {}", embedding.dim(1)?);
-        }
         let (pool, proj) = (weights.pp("pool"), weights.pp("proj"));
         let attention = pool.pp("cross_attention");
         // torch draws in_proj by Xavier: uniform in ±√(6 / (E + 3E))
         let xavier = Init::Uniform((6.0 / (4 * width) as f32).sqrt());
-        let fresh = !weights.holds("boundary.weight");
-        let boundary = weights.pp("boundary").get((2, out), "weight", Init::Const(0.0))?;
-        if fresh {
-            boundary.assign(&embedding.mean_keepdim(0)?.broadcast_as((2, out))?.contiguous()?)?;
-        }
         let plain = Init::Uniform(1.0 / (width as f32).sqrt());
         let fresh = !pool.holds("query_tokens");
         let query_tokens = pool.get((config.n_queries, width), "query_tokens", Init::Normal(1.0))?;
@@ -118,42 +90,8 @@ impl Bridge {
             layer_norm: LayerNorm::new(&pool.pp("layer_norm"), width, 1e-5)?,
             hidden: Linear::new(&proj.pp(0), width, config.hidden_size)?,
             output: Linear::new(&proj.pp(2), config.hidden_size, out)?,
-            boundary,
-            params: weights.finish()?,
             config,
         })
-    }
-
-    /// Reads what [`Bridge::save`] wrote.
-    ///
-    /// # Errors
-    /// As [`Bridge::new`], and when a file is missing or broken.
-    pub fn load(folder: &Path, embedding: &Tensor) -> Result<Self> {
-        let config = files::read_json(&folder.join("bridge.json"))?;
-        let config = serde_json::from_value(config).map_err(candle_core::Error::wrap)?;
-        Self::new(config, Weights::loaded(read_safetensors(&folder.join("bridge.safetensors"))?), embedding)
-    }
-
-    /// Writes `bridge.json` and `bridge.safetensors`: beside a PEFT adapter, which stays free of them.
-    ///
-    /// # Errors
-    /// Names the file that cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        fs_err::create_dir_all(folder)?;
-        let config = serde_json::to_value(&self.config).map_err(candle_core::Error::wrap)?;
-        files::write_json(&folder.join("bridge.json"), &config)?;
-        let tensors = self.params.iter().map(|p| (p.name().to_string(), p.value().clone())).collect();
-        files::write_safetensors(&folder.join("bridge.safetensors"), tensors)
-    }
-
-    /// Sizes and token ids.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// All weights.
-    pub fn params(&self) -> &Params {
-        &self.params
     }
 
     /// The vectors that stand for each protein. Protein p has `lengths[p]` residues, the rest is padding; the last query
@@ -165,7 +103,7 @@ impl Bridge {
     ///
     /// # Errors
     /// On a site behind the end.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         tape: &Tape,
         residues: &Var,
@@ -185,7 +123,7 @@ impl Bridge {
         let q = project(&tape.param(&self.query_tokens), 0, queries)?; // [1, Q, H, D]
         let q = ops::cat(tape, &vec![&q; p], 0)?; // [P, Q, H, D]
         let (k, v) = (project(residues, 1, l)?, project(residues, 2, l)?); // [P, L, H, D]
-        let mask = KeyMask { lengths: lengths.to_vec(), causal: false };
+        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::All };
         let scale = 1.0 / ((width / heads) as f64).sqrt();
         let pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
         let mut pooled = ops::reshape(tape, &pooled, (p * queries, width))?;
@@ -195,25 +133,13 @@ impl Bridge {
             pooled = ops::replace_rows(tape, &pooled, &rows, &mean)?;
         }
         if self.config.site && sites.iter().any(Option::is_some) {
-            if sites.len() != p || sites.iter().zip(lengths).any(|(site, &n)| site.is_some_and(|at| at >= n))
-            {
-                bail!("bridge: sites {sites:?} of proteins of {lengths:?} residues");
-            }
-            let marked: Vec<(usize, usize)> =
-                sites.iter().enumerate().filter_map(|(p, site)| Some((p, (*site)?))).collect();
-            let at: Vec<u32> = marked.iter().map(|(p, site)| (p * l + site) as u32).collect();
-            let at = Tensor::new(at, residues.value().device())?;
+            let (marked, at) = rows_at_sites(sites, lengths, l)?;
             let values = ops::embedding(tape, &ops::reshape(tape, &v, (p * l, width))?, &at)?;
-            let rows: Vec<usize> = marked.iter().map(|(p, _)| p * queries + queries - 1).collect();
+            let rows: Vec<usize> = marked.iter().map(|p| p * queries + queries - 1).collect();
             pooled = ops::replace_rows(tape, &pooled, &rows, &values)?;
         }
         let pooled = self.out_proj.forward(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
         let pooled = self.layer_norm.forward(tape, &pooled)?;
         self.output.forward(tape, &ops::gelu(tape, &self.hidden.forward(tape, &pooled)?)?)
-    }
-
-    /// The embeddings of the boundary tokens `[2, C]`.
-    pub fn boundary(&self, tape: &Tape) -> Var {
-        tape.param(&self.boundary)
     }
 }

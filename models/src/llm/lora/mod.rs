@@ -1,11 +1,13 @@
 //! Low-rank adapters (LoRA, arXiv 2106.09685; rsLoRA, arXiv 2312.03732; DoRA, arXiv 2402.09353), in and out as PEFT folders.
 
-use std::collections::BTreeMap;
+mod config;
+
 use std::path::Path;
 
-use candle_core::{Error, Result, Tensor, bail};
-use serde::{Deserialize, Serialize};
+use candle_core::{Device, Error, Result, Tensor, bail};
 use serde_json::json;
+
+pub use config::{Layers, LoraConfig, Modules};
 
 use crate::llm::files;
 use crate::llm::qwen3::Qwen3;
@@ -14,54 +16,6 @@ use crate::param::Param;
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
 use crate::weights::{Init, Weights, read_safetensors};
-
-/// Which projections are adapted, and how. Names and meanings are PEFT's; other keys of its `adapter_config.json` do not
-/// change the numbers of a trained adapter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoraConfig {
-    /// last parts of the projections' names: `q_proj`, `self_attn.v_proj`, …
-    pub target_modules: Vec<String>,
-    /// rank
-    pub r: usize,
-    /// the correction is multiplied by alpha / rank
-    pub lora_alpha: f64,
-    /// by alpha / √rank instead
-    #[serde(default)]
-    pub use_rslora: bool,
-    /// ranks of single projections, by the last parts of their names
-    #[serde(default)]
-    pub rank_pattern: BTreeMap<String, usize>,
-    /// alphas of single projections
-    #[serde(default)]
-    pub alpha_pattern: BTreeMap<String, f64>,
-    /// trains the length of each row of the weight apart from its direction
-    #[serde(default)]
-    pub use_dora: bool,
-}
-
-impl LoraConfig {
-    fn targets(&self, module: &str) -> bool {
-        self.target_modules.iter().any(|t| ends_with_part(module, t))
-    }
-
-    fn rank(&self, module: &str) -> usize {
-        named(&self.rank_pattern, module).unwrap_or(self.r)
-    }
-
-    fn scale(&self, module: &str) -> f64 {
-        let rank = self.rank(module) as f64;
-        let alpha = named(&self.alpha_pattern, module).unwrap_or(self.lora_alpha);
-        alpha / if self.use_rslora { rank.sqrt() } else { rank }
-    }
-}
-
-fn ends_with_part(module: &str, part: &str) -> bool {
-    module.strip_suffix(part).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-}
-
-fn named<T: Copy>(pattern: &BTreeMap<String, T>, module: &str) -> Option<T> {
-    pattern.iter().find(|(part, _)| ends_with_part(module, part)).map(|(_, &value)| value)
-}
 
 /// A weight without bias that may carry an adapter.
 #[derive(Clone)]
@@ -77,6 +31,7 @@ struct Lora {
     /// `[out, rank]`
     b: Param,
     scale: f64,
+    dropout: f64,
     /// DoRA: length of each row, `[out]`
     magnitude: Option<Param>,
 }
@@ -91,8 +46,27 @@ impl Projection {
     pub(crate) fn forward(&self, tape: &Tape, x: &Var) -> Result<Var> {
         let Some(lora) = &self.lora else { return ops::linear(tape, x, &tape.param(&self.weight), None) };
         let (a, b) = (tape.param(&lora.a), tape.param(&lora.b));
-        let y = ops::lora_linear(tape, x, self.weight.value(), &a, &b, lora.scale)?;
-        let Some(magnitude) = &lora.magnitude else { return Ok(y) };
+        let weight = self.weight.value();
+        if lora.dropout > 0.0
+            && let Some(mut rng) = tape.draws(lora.a.name())
+        {
+            // What the adapter adds to W x, seen through a mask: for DoRA f ⊙ (W + s B A) x' − W x', f its new row lengths.
+            let frozen = Var::constant(weight.clone());
+            let seen = ops::dropout(tape, x, lora.dropout, Some(&mut rng))?;
+            let added = ops::lora_linear(tape, &seen, weight, &a, &b, lora.scale)?;
+            let added =
+                ops::sub(tape, &self.rescaled(tape, added)?, &ops::linear(tape, &seen, &frozen, None)?)?;
+            return ops::add(tape, &ops::linear(tape, x, &frozen, None)?, &added);
+        }
+        let y = ops::lora_linear(tape, x, weight, &a, &b, lora.scale)?;
+        self.rescaled(tape, y)
+    }
+
+    /// DoRA: `y` with rows of the lengths that it has learnt. Without it, `y`.
+    fn rescaled(&self, tape: &Tape, y: Var) -> Result<Var> {
+        let Some(magnitude) = self.lora.as_ref().and_then(|lora| lora.magnitude.as_ref()) else {
+            return Ok(y);
+        };
         // The length of the adapted rows is a constant of the gradient (DoRA, section 4.3).
         let lengths = row_lengths(&self.adapted()?)?;
         tape.candle(&[&y, &tape.param(magnitude)], move |v| v[0].broadcast_mul(&(&v[1] / &lengths)?))
@@ -139,6 +113,15 @@ fn magnitude(at: &Weights, weight: &Param) -> Result<Param> {
     Ok(magnitude)
 }
 
+/// What merging an adapter changes in the logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LogitDifference {
+    /// largest absolute difference
+    pub largest: f64,
+    /// mean absolute difference
+    pub mean: f64,
+}
+
 const PREFIX: &str = "base_model.model";
 
 impl Qwen3 {
@@ -150,26 +133,27 @@ impl Qwen3 {
     pub fn with_lora(&self, config: &LoraConfig, weights: Weights) -> Result<Self> {
         let mut model = self.without_lora()?;
         model.params().set_trainable(false, |_| true);
-        let mut unused = config.target_modules.clone();
+        let choice = config.compile()?;
+        let names: Vec<String> = model.projections().map(|(name, _)| name).collect();
+        if let Some(target) = choice.unused(&names) {
+            bail!(
+                "LoRA target {target:?} names no projection; there are {:?}, … in every layer",
+                &names[..7]
+            );
+        }
         for (name, projection) in model.projections() {
-            if !config.targets(&name) {
-                continue;
-            }
-            unused.retain(|target| !ends_with_part(&name, target));
+            let Some(shape) = choice.shape(&name)? else { continue };
             let (n_out, n_in) = projection.weight.value().dims2()?;
-            let (rank, at) = (config.rank(&name), weights.pp(PREFIX).pp(&name));
+            let at = weights.pp(PREFIX).pp(&name);
             let a = Init::Uniform(1.0 / (n_in as f32).sqrt());
             let lora = Lora {
-                a: at.pp("lora_A").get((rank, n_in), "weight", a)?,
-                b: at.pp("lora_B").get((n_out, rank), "weight", Init::Const(0.0))?,
-                scale: config.scale(&name),
+                a: at.pp("lora_A").get((shape.rank, n_in), "weight", a)?,
+                b: at.pp("lora_B").get((n_out, shape.rank), "weight", Init::Const(0.0))?,
+                scale: shape.scale,
+                dropout: config.lora_dropout,
                 magnitude: config.use_dora.then(|| magnitude(&at, &projection.weight)).transpose()?,
             };
             projection.lora = Some(lora);
-        }
-        if let Some(target) = unused.first() {
-            let valid: Vec<String> = model.projections().map(|(name, _)| name).take(7).collect();
-            bail!("LoRA target {target:?} names no projection; there are {valid:?}, … in every layer");
         }
         let params = weights.finish()?;
         params.iter().try_for_each(|p| model.params_mut().insert(p.clone()))?;
@@ -186,13 +170,39 @@ impl Qwen3 {
         Ok(model)
     }
 
-    /// A model of its own whose weights have the adapter added in.
+    /// A model of its own whose weights have the adapter added in, in f32.
     pub fn merged(&self) -> Result<Self> {
         let mut tensors = self.without_lora()?.params().snapshot()?;
         for (name, projection) in self.clone().projections() {
             tensors.insert(format!("{name}.weight"), projection.merged()?);
         }
         Qwen3::new(self.config().clone(), Weights::loaded(tensors))
+    }
+
+    /// How far the logits of `merged` are from this model's on some token rows: the largest and the mean absolute
+    /// difference. Sums are rounded in another order once the adapter is part of the weights, so it is small, not zero.
+    ///
+    /// # Errors
+    /// On an empty row.
+    pub fn logit_difference(&self, merged: &Self, probes: &[Vec<u32>]) -> Result<LogitDifference> {
+        let (mut out, mut sum, mut n) = (LogitDifference::default(), 0.0, 0);
+        for probe in probes {
+            let ids = Tensor::new(probe.as_slice(), &Device::Cpu)?.unsqueeze(0)?;
+            let logits = |model: &Self| {
+                let off = Tape::off();
+                let hidden = model.hidden(&off, &model.embed(&off, &ids)?, &[probe.len()])?;
+                model.logits(&off, &hidden)
+            };
+            let (ours, theirs) = (logits(self)?, logits(merged)?);
+            for (a, b) in view::<f32>(ours.value())?.iter().zip(view::<f32>(theirs.value())?.iter()) {
+                let apart = f64::from((a - b).abs());
+                out.largest = out.largest.max(apart);
+                sum += apart;
+                n += 1;
+            }
+        }
+        out.mean = sum / f64::from(n.max(1));
+        Ok(out)
     }
 
     /// Reads a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`) onto this model.
@@ -203,16 +213,11 @@ impl Qwen3 {
     /// On another kind of adapter, and as [`Qwen3::with_lora`].
     pub fn load_lora(&self, folder: &Path) -> Result<(Self, LoraConfig)> {
         let json = files::read_json(&folder.join("adapter_config.json"))?;
-        if json["peft_type"] != "LORA" || !json["target_modules"].is_array() {
-            bail!(
-                "{}: needs peft_type LORA and a list of target_modules, got {} and {}",
-                folder.display(),
-                json["peft_type"],
-                json["target_modules"]
-            );
-        }
+        let config = match LoraConfig::from_json(&json) {
+            Ok(config) => config,
+            Err(error) => bail!("{}: {error}", folder.join("adapter_config.json").display()),
+        };
         let tokens = json["trainable_token_indices"].clone();
-        let config: LoraConfig = serde_json::from_value(json).map_err(Error::wrap)?;
         let mut tensors = read_safetensors(&folder.join("adapter_model.safetensors"))?;
         let rows =
             tensors.remove(&format!("{PREFIX}.model.embed_tokens.token_adapter.trainable_tokens_delta"));
@@ -241,7 +246,6 @@ impl Qwen3 {
             ("fan_in_fan_out", json!(false)),
             ("inference_mode", json!(true)),
             ("init_lora_weights", json!(true)),
-            ("lora_dropout", json!(0.0)),
             ("modules_to_save", json!(null)),
         ] {
             json[key] = value;
