@@ -14,12 +14,12 @@ use crate::recipe::Recipe;
 /// The training stages, in the order in which they are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Training {
+    /// Protein encoder by masked residues
+    Encoder,
     /// Secondary structure: BiLSTM + CRF
     Ss,
     /// Contacts and CATH classes
     Contact,
-    /// Protein encoder by masked residues
-    Encoder,
     /// Tokenizer and base language model by next tokens
     Ssl,
     /// Adapter and bridge by questions and answers
@@ -38,7 +38,8 @@ impl Training {
         match self {
             Self::Ss => place.stage("ss", recipe.ss.as_ref(), train::ss::run, |ss| {
                 let teachers = ss.distil.iter().flat_map(|distil| &distil.teachers).enumerate();
-                teachers.map(|(at, teacher)| (format!("teacher-{at}"), teacher)).collect()
+                let teachers = teachers.map(|(at, teacher)| (format!("teacher-{at}"), teacher));
+                teachers.chain(ss.encoder.iter().map(|path| ("encoder".to_owned(), path))).collect()
             }),
             Self::Contact => place.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
             Self::Encoder => place.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),

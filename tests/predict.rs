@@ -17,6 +17,7 @@ fn place() -> tempfile::TempDir {
         embed: 6,
         conv_layers: 1,
         kernel: 3,
+        features: 0,
         hidden: 5,
         projection: 7,
         dropout: 0.0,

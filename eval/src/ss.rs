@@ -1,6 +1,7 @@
 //! Secondary structure: one model, or several together, on every labelled test set of a tables folder.
 
 mod decode;
+mod model;
 mod predict;
 pub mod write;
 
@@ -23,6 +24,7 @@ use crate::report::{Chart, Dataset, Results, Row, Sample};
 use crate::{Comparison, Kind};
 
 pub use decode::{Decoder, Priors, Q3, Q8, smooth};
+pub use model::{FrozenEncoder, SsModel};
 pub use predict::{Posterior, Predictor, predict};
 
 /// Bins of the reliability plot.

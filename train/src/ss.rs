@@ -15,7 +15,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use eval::ss::{Decoder, Priors, Q3, Q8, score};
+use eval::ss::{Decoder, FrozenEncoder, Priors, Q3, Q8, SsModel, score};
 
 use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::ema::Ema;
@@ -54,6 +54,9 @@ pub struct Config {
     pub save_every: u64,
     /// Steps in a row without a finite loss after which the run ends.
     pub max_bad_steps: u64,
+    /// A protein encoder whose vectors the model reads beside the residues: its folder, relative to the stage's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<PathBuf>,
     /// Teachers, whose knowledge one model takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distil: Option<Distil>,
@@ -112,7 +115,7 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    fn resolve(&self) -> Result<BiLstmCrfConfig> {
+    fn resolve(&self, features: usize) -> Result<BiLstmCrfConfig> {
         let state = |letter: u8| label::Q8.iter().position(|&l| l == letter);
         let step = |text: &String| match *text.as_bytes() {
             [from, to] => state(from).zip(state(to)),
@@ -126,6 +129,7 @@ impl ModelConfig {
             embed: self.embed,
             conv_layers: self.conv_layers,
             kernel: self.kernel,
+            features,
             hidden: self.hidden,
             projection: self.projection,
             dropout: self.dropout,
@@ -152,9 +156,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let total = sampler.total(config.epochs);
     let seed = config.seed;
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
-    let model = BiLstmCrf::new(config.model.resolve()?, weights)?;
+    fs_err::create_dir_all(out)?; // the paths of the settings begin here
+    let encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(&out.join(path))).transpose()?;
+    let features = encoder.as_ref().map_or(0, FrozenEncoder::width);
+    let model = SsModel::new(BiLstmCrf::new(config.model.resolve(features)?, weights)?, encoder)?;
     let params = model.params();
-    let relaxed: usize = train.iter_mut().map(|record| model.lattice().relax(&mut record.sets)).sum();
+    let relaxed: usize = train.iter_mut().map(|record| model.head.lattice().relax(&mut record.sets)).sum();
     if relaxed > 0 {
         tracing::info!("ss: {relaxed} labels against the lattice's rules count as unknown");
     }
@@ -222,18 +229,19 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let rows: Vec<&SsRecord> =
             batches[at.position.batch as usize].iter().map(|&record| &train[record]).collect();
         let mut batch = SsBatch::new(&rows, config.model.reversed)?;
+        let sequences: Vec<&str> = rows.iter().map(|r| r.sequence.as_str()).collect();
         if let Some(distil) = &config.distil {
             let rng = &mut rng(seed, "distil", step);
             if rng.random::<f64>() < distil.share {
-                relabel(&mut batch, &teachers[rng.random_range(..teachers.len())], seed, step)?;
+                relabel(&mut batch, &sequences, &teachers[rng.random_range(..teachers.len())], seed, step)?;
             }
         }
         let tape = Tape::on();
         let tokens = hide(&batch.tokens, config.hidden_residues, &mut rng(seed, "hidden", step))?;
         let dropout = &mut rng(seed, "dropout", step);
-        let output = model.forward(&tape, &tokens, batch.padding.lengths(), Some(dropout))?;
+        let output = model.forward(&tape, &tokens, &sequences, Some(dropout))?;
         let independent = at.position.epoch < config.warmup_epochs;
-        let terms = loss::ss::terms(&tape, &model, &output, &batch, independent, config.q3_weight)?;
+        let terms = loss::ss::terms(&tape, &model.head, &output, &batch, independent, config.q3_weight)?;
         let total_loss = terms.total(&tape)?;
         let mut items = terms.log_items()?;
         let gradients = tape.backward(&total_loss)?;
@@ -254,16 +262,15 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
 }
 
 /// The models that [`Distil`] names.
-fn teachers(config: &Config, model: &BiLstmCrf, out: &Path) -> Result<Vec<BiLstmCrf>> {
+fn teachers(config: &Config, model: &SsModel, out: &Path) -> Result<Vec<SsModel>> {
     let Some(distil) = &config.distil else { return Ok(vec![]) };
     ensure!(!distil.teachers.is_empty(), "ss: distil names no teacher");
-    fs_err::create_dir_all(out)?; // the paths of the settings begin here
-    let load = |folder: &PathBuf| -> Result<BiLstmCrf> {
+    let load = |folder: &PathBuf| -> Result<SsModel> {
         let folder = out.join(folder);
-        let teacher =
-            BiLstmCrf::load(&folder).with_context(|| format!("the teacher {}", folder.display()))?;
+        let teacher = SsModel::load(&folder).with_context(|| format!("the teacher {}", folder.display()))?;
         ensure!(
-            teacher.lattice() == model.lattice() && teacher.config().reversed == model.config().reversed,
+            teacher.head.lattice() == model.head.lattice()
+                && teacher.head.config().reversed == model.head.config().reversed,
             "the teacher {} reads the other way or has other paths",
             folder.display()
         );
@@ -273,11 +280,11 @@ fn teachers(config: &Config, model: &BiLstmCrf, out: &Path) -> Result<Vec<BiLstm
 }
 
 /// Replaces all labels of a batch by paths that are drawn from a teacher.
-fn relabel(batch: &mut SsBatch, teacher: &BiLstmCrf, seed: u64, step: u64) -> Result<()> {
+fn relabel(batch: &mut SsBatch, sequences: &[&str], teacher: &SsModel, seed: u64, step: u64) -> Result<()> {
     let lengths = batch.padding.lengths().to_vec();
-    let said = teacher.forward(&Tape::off(), &batch.tokens, &lengths, None)?;
+    let said = teacher.forward(&Tape::off(), &batch.tokens, sequences, None)?;
     let draw = |row: usize| rng(seed, &format!("distil/{row}"), step);
-    let paths = teacher.sample(said.q8.value(), &lengths, draw)?;
+    let paths = teacher.head.sample(said.q8.value(), &lengths, draw)?;
     batch.relabel(&paths)?;
     Ok(())
 }

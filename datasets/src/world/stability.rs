@@ -61,40 +61,89 @@ pub(super) struct Mutation<'a> {
     hundredths: i64,
 }
 
-/// The rule of the universe: a buried residue pays for lost hydrophobicity and for every change of volume, in a sheet,
-/// which is packed on both faces, more than elsewhere; helices pay for glycine and more for proline, strands for proline;
-/// kcal/mol, positive = destabilising. A protein that folds in part only (`order` below 1) has as much less to lose. So
+/// What a residue costs in the middle of a helix, kcal/mol, alanine 0 (Pace and Scholtz, Biophys. J. 75:422, 1998).
+fn helix_cost(residue: u8) -> f64 {
+    match residue {
+        b'A' => 0.0,
+        b'L' | b'R' => 0.21,
+        b'M' => 0.24,
+        b'K' => 0.26,
+        b'Q' => 0.39,
+        b'E' => 0.40,
+        b'I' => 0.41,
+        b'W' => 0.49,
+        b'S' => 0.50,
+        b'Y' => 0.53,
+        b'F' => 0.54,
+        b'H' | b'V' => 0.61,
+        b'N' => 0.65,
+        b'T' => 0.66,
+        b'C' => 0.68,
+        b'D' => 0.69,
+        b'G' => 1.0,
+        _ => 3.16,
+    }
+}
+
+/// What a residue costs in the middle of a strand, kcal/mol, alanine 0 (Minor and Kim, Nature 367:660, 1994; proline costs
+/// more than 3).
+fn strand_cost(residue: u8) -> f64 {
+    match residue {
+        b'T' => -1.1,
+        b'I' => -1.0,
+        b'Y' => -0.96,
+        b'F' => -0.86,
+        b'V' => -0.82,
+        b'M' => -0.72,
+        b'S' => -0.70,
+        b'W' => -0.54,
+        b'C' => -0.52,
+        b'L' => -0.51,
+        b'R' => -0.45,
+        b'K' => -0.27,
+        b'Q' => -0.23,
+        b'E' => -0.01,
+        b'A' => 0.0,
+        b'H' => 0.02,
+        b'N' => 0.08,
+        b'D' => 0.94,
+        b'G' => 1.2,
+        _ => 3.0,
+    }
+}
+
+/// The rule of the universe: helix and strand pay for what the mutant costs more in them, a buried residue for lost
+/// hydrophobicity and changed volume; kcal/mol, positive = destabilising. What is good for a helix is bad for a strand, so
 /// which residue becomes which decides less than where.
-fn ddg_kcal(order: f64, burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
+fn ddg_kcal(burial: f64, state: u8, wild_type: u8, mutant: u8) -> f64 {
     let ((hydro_w, volume_w), (hydro_m, volume_m)) =
         (hydrophobicity_and_volume(wild_type), hydrophobicity_and_volume(mutant));
     let lost = (hydro_w - hydro_m) / 9.0;
     let strain = (volume_w - volume_m).abs() / 100.0;
-    let breaks = match (state, mutant) {
-        (b'H' | b'G' | b'I', b'P') => 2.5,
-        (b'H' | b'G' | b'I', b'G') => 0.8,
-        (b'E', b'P') => 2.0,
-        (_, b'P') => 0.5,
+    let fit = match state {
+        b'H' | b'G' | b'I' => helix_cost(mutant) - helix_cost(wild_type),
+        b'E' | b'B' => strand_cost(mutant) - strand_cost(wild_type),
         _ => 0.0,
     };
-    let packing = if state == b'E' { 1.8 } else { 0.2 };
-    order * (packing * burial * (2.8 * lost + 2.4 * strain) + 0.3 * lost + breaks) - 0.05
+    1.3 * fit + burial * (lost + 0.6 * strain)
 }
 
 impl<'a> Mutation<'a> {
-    /// A mutation of an ordered residue, buried ones preferred, as people choose them; of any in a protein without order.
+    /// A mutation of an ordered residue, of helix or strand and buried ones preferred, as people choose them.
     fn draw(member: &'a Member, dice: &mut Dice) -> Self {
         let chain = &member.chain;
-        let weights: Vec<f64> = (0..chain.len())
-            .map(|i| if chain.disordered[i] { 0.002 } else { 0.2 + chain.burial[i] })
-            .collect();
+        let weight = |i: usize| match (chain.disordered[i], chain.q8[i]) {
+            (true, _) => 0.0,
+            (false, b'C' | b'T' | b'S') => 0.1,
+            (false, _) => 0.3 + chain.burial[i],
+        };
+        let weights: Vec<f64> = (0..chain.len()).map(weight).collect();
         let at = dice.weighted(&weights);
         let wild_type = chain.sequence.as_bytes()[at];
         let others: Vec<u8> =
             b"ACDEFGHIKLMNPQRSTVWYAAAAG".iter().copied().filter(|&l| l != wild_type).collect();
         let mutant = *dice.pick(&others);
-        let order = 1.0 - chain.disorder();
-        let kcal = ddg_kcal(order, chain.burial[at], chain.q8[at], wild_type, mutant) + 0.25 * dice.normal();
+        let kcal = ddg_kcal(chain.burial[at], chain.q8[at], wild_type, mutant) + 0.25 * dice.normal();
         let hundredths = (100.0 * kcal).round() as i64;
         Self { member, at, wild_type: wild_type as char, mutant: mutant as char, hundredths }
     }
@@ -188,7 +237,7 @@ fn mutations<'a>(universe: &'a Universe, chosen: &[usize], each: usize, stream: 
 
 /// Writes the four files. Wild types of S2648 and FireProtDB are different; two of five of Ssym are in S2648 too.
 pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
-    let mut ordered = universe.choose("ddg", 0.5, |_| true);
+    let mut ordered = universe.choose("ddg", 0.5, |m| m.chain.disorder() < 0.2);
     universe.dice("ddg").shuffle(&mut ordered);
     let n = universe.members.len();
     let share = |part: usize| (n / part).clamp(3, ordered.len() / 4);

@@ -10,6 +10,7 @@ pub mod stability;
 
 pub use base::{Signal, refuse_base, signals};
 pub use corpus::Corpus;
+pub(crate) use policy::relative;
 pub use policy::{Policy, ProteinConfig, Tensors};
 pub use question::{Asking, Questions};
 

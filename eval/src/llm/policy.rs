@@ -530,7 +530,7 @@ fn open_encoder(folder: &Path) -> Result<Encoder> {
 }
 
 /// The path from one folder to another, so that a run folder may be moved as a whole.
-fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
+pub(crate) fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
     let (from, to) = (fs_err::canonicalize(from)?, fs_err::canonicalize(to)?);
     let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(shared).map(|_| Component::ParentDir);

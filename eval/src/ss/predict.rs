@@ -7,9 +7,10 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use datasets::collate::Padding;
 use datasets::residue;
 use models::ops::{self, CrfWeights, Lattice};
-use models::ss::{BiLstmCrf, BiLstmCrfConfig};
+use models::ss::BiLstmCrfConfig;
 use models::{Tape, Var};
 
+use super::model::SsModel;
 use crate::batch::in_batches;
 
 /// Residues that are predicted together, padding included; no prediction depends on it.
@@ -41,16 +42,16 @@ impl Posterior {
 
 /// Models of one reading direction and one lattice.
 pub struct Predictor {
-    models: Vec<BiLstmCrf>,
+    models: Vec<SsModel>,
 }
 
 impl Predictor {
     /// # Errors
     /// Without a model, or when one reads the other way or has other legal paths.
-    pub fn new(models: Vec<BiLstmCrf>) -> Result<Self> {
+    pub fn new(models: Vec<SsModel>) -> Result<Self> {
         let first = models.first().context("no model to predict with")?;
-        let alike =
-            |m: &BiLstmCrf| m.lattice() == first.lattice() && m.config().reversed == first.config().reversed;
+        let (lattice, reversed) = (first.head.lattice(), first.head.config().reversed);
+        let alike = |m: &SsModel| m.head.lattice() == lattice && m.head.config().reversed == reversed;
         ensure!(
             models.iter().all(alike),
             "models of different reading directions or minimum runs do not predict together"
@@ -61,15 +62,12 @@ impl Predictor {
     /// # Errors
     /// As [`Predictor::new`]; names the model folder that cannot be read.
     pub fn load(folders: &[PathBuf]) -> Result<Self> {
-        let load = |folder: &PathBuf| {
-            BiLstmCrf::load(folder).with_context(|| format!("loading the model {}", folder.display()))
-        };
-        Self::new(folders.iter().map(load).collect::<Result<_>>()?)
+        Self::new(folders.iter().map(|folder| SsModel::load(folder)).collect::<Result<_>>()?)
     }
 
     /// What each was built from.
     pub fn configs(&self) -> Vec<&BiLstmCrfConfig> {
-        self.models.iter().map(BiLstmCrf::config).collect()
+        self.models.iter().map(|m| m.head.config()).collect()
     }
 
     /// Predicts sequences of any length, in their order. They are read in the direction that the models were trained in.
@@ -85,13 +83,13 @@ impl Predictor {
 ///
 /// # Errors
 /// On an empty sequence.
-pub fn predict(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Posterior>> {
+pub fn predict(models: &[&SsModel], sequences: &[&str]) -> Result<Vec<Posterior>> {
     let fits = |n: usize, longest: usize| n * longest <= BATCH_RESIDUES;
     in_batches(sequences, fits, |batch| predict_batch(models, batch))
 }
 
-fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Posterior>> {
-    let reversed = models[0].config().reversed;
+fn predict_batch(models: &[&SsModel], sequences: &[&str]) -> Result<Vec<Posterior>> {
+    let reversed = models[0].head.config().reversed;
     let padding = Padding::new(sequences.iter().map(|s| s.len()).collect())?;
     let mut tokens: Vec<Vec<u32>> = sequences.iter().map(|s| residue::encode(s)).collect();
     if reversed {
@@ -101,9 +99,9 @@ fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Poster
     let lengths = padding.lengths();
     let mut posteriors: Vec<Posterior> = vec![];
     for model in models {
-        let output = model.forward(&Tape::off(), &tokens, lengths, None)?;
-        let q8 = model.marginals(output.q8.value(), lengths)?;
-        let paths = model.viterbi(output.q8.value(), lengths)?;
+        let output = model.forward(&Tape::off(), &tokens, sequences, None)?;
+        let q8 = model.head.marginals(output.q8.value(), lengths)?;
+        let paths = model.head.viterbi(output.q8.value(), lengths)?;
         for (row, path) in paths.into_iter().enumerate() {
             let q8 = states(&q8.i((row, ..lengths[row]))?)?;
             let mut q3: Vec<[f32; 3]> = states(&output.q3.value().i((row, ..lengths[row]))?)?;
@@ -123,7 +121,7 @@ fn predict_batch(models: &[&BiLstmCrf], sequences: &[&str]) -> Result<Vec<Poster
     let share = 1.0 / models.len() as f32;
     for p in &mut posteriors {
         p.q8.as_flattened_mut().iter_mut().chain(p.q3.as_flattened_mut()).for_each(|p| *p *= share);
-        p.legal = legal_path(&p.q8, models[0].lattice())?;
+        p.legal = legal_path(&p.q8, models[0].head.lattice())?;
     }
     if reversed {
         posteriors.iter_mut().for_each(Posterior::reverse);

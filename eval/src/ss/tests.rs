@@ -4,12 +4,13 @@ use models::ss::{BiLstmCrf, BiLstmCrfConfig};
 
 use super::*;
 
-fn model(reversed: bool) -> BiLstmCrf {
-    let config = BiLstmCrfConfig {
+pub(super) fn config(reversed: bool) -> BiLstmCrfConfig {
+    BiLstmCrfConfig {
         n_tokens: residue::N_TOKENS,
         embed: 7,
         conv_layers: 1,
         kernel: 3,
+        features: 0,
         hidden: 5,
         projection: 11,
         dropout: 0.3,
@@ -17,8 +18,16 @@ fn model(reversed: bool) -> BiLstmCrf {
         min_runs: [4, 3, 5, 2, 1, 1, 1, 1],
         forbidden: vec![],
         reversed,
-    };
-    BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap()
+    }
+}
+
+fn drawn(config: BiLstmCrfConfig, seed: u64) -> SsModel {
+    let weights = Weights::random(move |name| datasets::rng(seed, name, 0));
+    SsModel::new(BiLstmCrf::new(config, weights).unwrap(), None).unwrap()
+}
+
+fn model(reversed: bool) -> SsModel {
+    drawn(config(reversed), 3)
 }
 
 fn sequence(i: usize) -> String {
@@ -45,10 +54,7 @@ fn a_prediction_depends_on_neither_its_neighbours_nor_the_direction_of_the_text(
 
 #[test]
 fn several_models_predict_their_mean_and_a_legal_path() {
-    let (one, other) = (model(false), {
-        let config = model(false).config().clone();
-        BiLstmCrf::new(config, Weights::random(|name| datasets::rng(4, name, 0))).unwrap()
-    });
+    let (one, other) = (model(false), drawn(config(false), 4));
     let text = sequence(11);
     let both = predict(&[&one, &other], &[&text]).unwrap().remove(0);
     let each = [&one, &other].map(|m| predict(&[m], &[&text]).unwrap().remove(0));
@@ -58,11 +64,9 @@ fn several_models_predict_their_mean_and_a_legal_path() {
     }
     for path in [&both.path, &both.legal] {
         let sets: Vec<u32> = path.iter().map(|&state| 1 << state).collect();
-        assert!(one.lattice().admits(&sets), "{path:?}");
+        assert!(one.head.lattice().admits(&sets), "{path:?}");
     }
-    let turned = BiLstmCrfConfig { reversed: true, ..one.config().clone() };
-    let turned = BiLstmCrf::new(turned, Weights::random(|name| datasets::rng(4, name, 0))).unwrap();
-    assert!(Predictor::new(vec![one, turned]).is_err());
+    assert!(Predictor::new(vec![one, model(true)]).is_err());
     assert!(Predictor::new(vec![]).is_err());
 }
 

@@ -29,6 +29,9 @@ pub struct BiLstmCrfConfig {
     pub conv_layers: usize,
     /// Residues that a convolution sees (odd).
     pub kernel: usize,
+    /// Numbers that something else says of every residue, such as a protein language model; 0 for none.
+    #[serde(default)]
+    pub features: usize,
     /// Width of each LSTM direction.
     pub hidden: usize,
     /// Width of the projection that both heads read.
@@ -48,11 +51,12 @@ pub struct BiLstmCrfConfig {
 /// Number of Q8 and of Q3 states.
 const STATES: (usize, usize) = (8, 3);
 
-/// Embedding → residual convolutions → BiLSTM → projection → CRF over Q8 and a linear Q3 head.
+/// Embedding (and features) → residual convolutions → BiLSTM → projection → CRF over Q8 and a linear Q3 head.
 #[derive(Debug)]
 pub struct BiLstmCrf {
     config: BiLstmCrfConfig,
     embedding: Embedding,
+    features: Option<Linear>,
     convs: Vec<ConvBlock>,
     lstm: BiLstm,
     projection: Linear,
@@ -96,6 +100,10 @@ impl BiLstmCrf {
                 config.embed,
                 Init::Normal(1.0),
             )?,
+            features: match config.features {
+                0 => None,
+                width => Some(Linear::new(&weights.pp("features"), width, config.embed)?),
+            },
             convs: convs.collect::<Result<_>>()?,
             lstm: BiLstm::new(config.embed, config.hidden, &weights.pp("lstm"))?,
             projection: Linear::new(&weights.pp("projection"), 2 * config.hidden, config.projection)?,
@@ -139,7 +147,7 @@ impl BiLstmCrf {
     /// Emissions and logits. Dropout is on where there is a generator.
     ///
     /// # Shapes
-    /// `tokens`: `[B, L]` u32, `lengths`: B numbers ≤ L
+    /// `tokens`: `[B, L]` u32, `features`: `[B, L, F]` where the model reads any, `lengths`: B numbers ≤ L
     ///
     /// # Errors
     /// On shapes that do not fit.
@@ -147,11 +155,23 @@ impl BiLstmCrf {
         &self,
         tape: &Tape,
         tokens: &Tensor,
+        features: Option<&Tensor>,
         lengths: &[usize],
         mut rng: Option<&mut ChaCha8Rng>,
     ) -> Result<SsOutput> {
         let p = self.config.dropout;
-        let x = self.embedding.forward(tape, tokens)?; // [B, L, embed]
+        let mut x = self.embedding.forward(tape, tokens)?; // [B, L, embed]
+        match (&self.features, features) {
+            (Some(linear), Some(features)) => {
+                let said = linear.forward(tape, &Var::constant(features.clone()))?; // [B, L, embed]
+                x = ops::add(tape, &x, &said)?;
+            }
+            (None, None) => {}
+            _ => bail!(
+                "ss model: made for {} features a residue, and was given other input",
+                self.config.features
+            ),
+        }
         let mut x = ops::dropout(tape, &x, p, rng.as_deref_mut())?;
         for conv in &self.convs {
             x = conv.forward(tape, &x, lengths, p, rng.as_deref_mut())?;

@@ -11,6 +11,7 @@ fn config() -> BiLstmCrfConfig {
         embed: 12,
         conv_layers: 1,
         kernel: 3,
+        features: 0,
         hidden: 10,
         projection: 14,
         dropout: 0.3,
@@ -55,11 +56,11 @@ fn bits(t: Tensor) -> Vec<f32> {
 #[test]
 fn a_chain_gives_the_same_bits_alone_and_in_a_padded_batch() {
     let model = model(config());
-    let all = model.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap();
+    let all = model.forward(&Tape::off(), &tokens(), None, &LENGTHS, None).unwrap();
     let paths = model.viterbi(all.q8.value(), &LENGTHS).unwrap();
     for (row, &n) in LENGTHS.iter().enumerate() {
         let alone = tokens().i((row..row + 1, ..n)).unwrap();
-        let alone = model.forward(&Tape::off(), &alone, &[n], None).unwrap();
+        let alone = model.forward(&Tape::off(), &alone, None, &[n], None).unwrap();
         for (alone, all) in [(&alone.q8, &all.q8), (&alone.q3, &all.q3)] {
             let all = all.value().i((row, ..n, ..)).unwrap();
             assert_eq!(bits(alone.value().clone()), bits(all), "row {row}");
@@ -74,7 +75,7 @@ fn a_chain_gives_the_same_bits_alone_and_in_a_padded_batch() {
 fn every_residue_changes_the_output_and_every_weight_has_a_gradient() {
     let model = model(config());
     let tape = Tape::on();
-    let out = model.forward(&tape, &tokens(), &LENGTHS, Some(&mut rng(3))).unwrap();
+    let out = model.forward(&tape, &tokens(), None, &LENGTHS, Some(&mut rng(3))).unwrap();
     let loss = model.crf_loss(&tape, &out.q8, &labels(), &LENGTHS).unwrap();
     let loss =
         ops::add(&tape, &loss, &ops::mean(&tape, &ops::mul(&tape, &out.q3, &out.q3).unwrap()).unwrap());
@@ -86,11 +87,11 @@ fn every_residue_changes_the_output_and_every_weight_has_a_gradient() {
         assert!(norm > 0.0 && norm.is_finite(), "{}: {norm}", param.name());
     }
 
-    let base = model.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap();
+    let base = model.forward(&Tape::off(), &tokens(), None, &LENGTHS, None).unwrap();
     let mut ids = tokens().to_vec2::<u32>().unwrap();
     ids[1][10] = 2 + (ids[1][10] + 1) % 20;
     let moved =
-        model.forward(&Tape::off(), &Tensor::new(ids, &Device::Cpu).unwrap(), &LENGTHS, None).unwrap();
+        model.forward(&Tape::off(), &Tensor::new(ids, &Device::Cpu).unwrap(), None, &LENGTHS, None).unwrap();
     let difference = (base.q8.value() - moved.q8.value()).unwrap().abs().unwrap().max(2).unwrap();
     let difference = difference.to_vec2::<f32>().unwrap();
     assert!(difference[1][..11].iter().all(|&d| d > 0.0), "{difference:?}");
@@ -104,7 +105,7 @@ fn four_chains_are_learnt_by_heart() {
     let mut velocity = std::collections::BTreeMap::<String, Tensor>::new();
     for _ in 0..250 {
         let tape = Tape::on();
-        let out = model.forward(&tape, &tokens(), &LENGTHS, None).unwrap();
+        let out = model.forward(&tape, &tokens(), None, &LENGTHS, None).unwrap();
         let loss = model.crf_loss(&tape, &out.q8, &labels(), &LENGTHS).unwrap();
         losses.push(loss.value().to_scalar::<f32>().unwrap());
         // Gradient descent with momentum.
@@ -119,7 +120,7 @@ fn four_chains_are_learnt_by_heart() {
         }
     }
     assert!(losses[0] > 1.5 && losses[249] < 0.05, "{} … {}", losses[0], losses[249]);
-    let out = model.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap();
+    let out = model.forward(&Tape::off(), &tokens(), None, &LENGTHS, None).unwrap();
     let paths = model.viterbi(out.q8.value(), &LENGTHS).unwrap();
     let sets = labels().to_vec2::<u32>().unwrap();
     for (path, sets) in paths.iter().zip(&sets) {
@@ -149,8 +150,9 @@ fn a_saved_model_is_the_same_model() {
     model.save(dir.path()).unwrap();
     let loaded = BiLstmCrf::load(dir.path()).unwrap();
     assert_eq!(loaded.config(), model.config());
-    let output =
-        |m: &BiLstmCrf| bits(m.forward(&Tape::off(), &tokens(), &LENGTHS, None).unwrap().q8.value().clone());
+    let output = |m: &BiLstmCrf| {
+        bits(m.forward(&Tape::off(), &tokens(), None, &LENGTHS, None).unwrap().q8.value().clone())
+    };
     assert_eq!(output(&loaded), output(&model));
     let names: Vec<&str> = model.params().iter().map(|p| &**p.name()).collect();
     assert!(

@@ -69,6 +69,7 @@ impl BiLstmCrf {
             embed: size("embedding.weight", 1)?,
             conv_layers: 0,
             kernel: 1,
+            features: 0,
             hidden: size("lstm.weight_hh_l0", 1)?,
             projection: size("projection.weight", 0)?,
             dropout: 0.3,
@@ -148,7 +149,7 @@ mod tests {
             sequence.bytes().map(|l| 2 + LETTERS.iter().position(|&x| x == l).unwrap() as u32).collect();
         let n = ids.len();
         let tokens = Tensor::from_vec(ids, (1, n), &Device::Cpu).unwrap();
-        let said = model.forward(&Tape::off(), &tokens, &[n], None).unwrap();
+        let said = model.forward(&Tape::off(), &tokens, None, &[n], None).unwrap();
         for (name, got) in [("q8", said.q8.value()), ("q3", said.q3.value())] {
             let want: Vec<Vec<f32>> = serde_json::from_value(golden[name].clone()).unwrap();
             let difference = (got.i(0).unwrap() - Tensor::new(want, &Device::Cpu).unwrap()).unwrap();

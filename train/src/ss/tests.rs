@@ -165,6 +165,35 @@ fn a_student_learns_what_its_teacher_knows() {
 }
 
 #[test]
+fn an_encoder_is_read_and_stays_as_it_was() {
+    let tables = tables("");
+    let place = tempfile::tempdir().unwrap();
+    let esm = models::llm::encoder::Config {
+        hidden_size: 12,
+        num_hidden_layers: 1,
+        num_attention_heads: 3,
+        intermediate_size: 10,
+        max_position_embeddings: 100,
+        layer_norm_eps: 1e-5,
+        token_dropout: false,
+    };
+    let esm = models::llm::encoder::Esm2::new(esm, Weights::random(|name| rng(5, name, 0))).unwrap();
+    esm.save(&place.path().join("esm")).unwrap();
+    let weights = || fs_err::read(place.path().join("esm/model.safetensors")).unwrap();
+    let before = weights();
+    let mut with = Config { epochs: 1, encoder: Some("../esm".into()), ..config() };
+    with.optim.group[0].pattern += "|features.*";
+    run(&with, tables.path(), &place.path().join("with"), false).unwrap();
+    run(&Config { epochs: 1, ..config() }, tables.path(), &place.path().join("without"), false).unwrap();
+    let said = |name: &str| {
+        let model = SsModel::load(&place.path().join(name).join("model")).unwrap();
+        eval::ss::predict(&[&model], &["ALALAVIVIGPG"]).unwrap()
+    };
+    assert_ne!(said("with"), said("without"));
+    assert_eq!(weights(), before);
+}
+
+#[test]
 fn leaks_unknown_sources_and_impossible_steps_are_refused() {
     let out = tempfile::tempdir().unwrap();
     let refused = |config: Config, leak: &str| {

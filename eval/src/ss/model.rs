@@ -1,0 +1,264 @@
+//! A model of secondary structure and, where it reads one, the frozen protein encoder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{IndexOp, Tensor};
+use datasets::collate::Padding;
+use models::llm::encoder::{self, Encoder};
+use models::ss::{BiLstmCrf, SsOutput};
+use models::{Params, Tape};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::llm::relative;
+
+/// Beside the weights: where the encoder is, seen from the model's folder.
+const PLACE: &str = "encoder.json";
+
+/// A BiLSTM-CRF with what it reads beside the residues.
+pub struct SsModel {
+    /// The part that is trained.
+    pub head: BiLstmCrf,
+    encoder: Option<FrozenEncoder>,
+}
+
+/// An encoder whose weights stay as they are.
+pub struct FrozenEncoder {
+    encoder: Encoder,
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    encoder: PathBuf,
+}
+
+impl SsModel {
+    /// # Errors
+    /// When the head was made for another encoder.
+    pub fn new(head: BiLstmCrf, encoder: Option<FrozenEncoder>) -> Result<Self> {
+        let (wants, has) = (head.config().features, encoder.as_ref().map_or(0, FrozenEncoder::width));
+        ensure!(
+            wants == has,
+            "a model that reads {wants} features a residue cannot read an encoder of {has}"
+        );
+        Ok(Self { head, encoder })
+    }
+
+    /// Reads a model folder, and the encoder that it names.
+    ///
+    /// # Errors
+    /// Names the file that is missing or does not fit.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let head =
+            BiLstmCrf::load(folder).with_context(|| format!("loading the model {}", folder.display()))?;
+        let encoder = match head.config().features {
+            0 => None,
+            _ => {
+                let text = fs_err::read_to_string(folder.join(PLACE))?;
+                let place: Place = serde_json::from_str(&text)
+                    .with_context(|| format!("{} names no encoder", folder.join(PLACE).display()))?;
+                Some(FrozenEncoder::load(&folder.join(place.encoder))?)
+            }
+        };
+        Self::new(head, encoder)
+    }
+
+    /// Writes the weights and where the encoder is. `folder` may be a temporary one beside the final place.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.head.save(folder)?;
+        if let Some(FrozenEncoder { path, .. }) = &self.encoder {
+            let place = Place { encoder: relative(folder, path)? };
+            fs_err::write(folder.join(PLACE), serde_json::to_string_pretty(&place)? + "\n")?;
+        }
+        Ok(())
+    }
+
+    /// The weights that are trained.
+    pub fn params(&self) -> &Params {
+        self.head.params()
+    }
+
+    /// Emissions and logits of a batch. `sequences` are the residues behind the tokens, N to C whatever the model's
+    /// direction.
+    ///
+    /// # Shapes
+    /// tokens `[B, L]` u32, B sequences
+    ///
+    /// # Errors
+    /// On shapes that do not fit.
+    pub fn forward(
+        &self,
+        tape: &Tape,
+        tokens: &Tensor,
+        sequences: &[&str],
+        rng: Option<&mut ChaCha8Rng>,
+    ) -> Result<SsOutput> {
+        let padding = Padding::new(sequences.iter().map(|s| s.len()).collect())?;
+        let features = match &self.encoder {
+            Some(encoder) => Some(encoder.features(sequences, &padding, self.head.config().reversed)?),
+            None => None,
+        };
+        Ok(self.head.forward(tape, tokens, features.as_ref(), padding.lengths(), rng)?)
+    }
+}
+
+impl FrozenEncoder {
+    /// Reads an encoder of any kind that [`Encoder::load`] knows.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let encoder =
+            Encoder::load(path).with_context(|| format!("opening the encoder {}", path.display()))?;
+        Ok(Self { encoder, path: path.to_owned() })
+    }
+
+    /// Numbers a residue.
+    pub fn width(&self) -> usize {
+        self.encoder.hidden_size()
+    }
+
+    /// Vectors of all residues, in the direction of the batch. A chain beyond the encoder's limit is read in windows that
+    /// overlap by half; a residue takes its vector from the window whose middle is nearest.
+    ///
+    /// # Shapes
+    /// B sequences → `[B, L, E]`, zeros at padding
+    fn features(&self, sequences: &[&str], padding: &Padding, reversed: bool) -> Result<Tensor> {
+        let most = self.encoder.max_tokens().saturating_sub(2).max(1);
+        let windows: Vec<Vec<(usize, usize)>> = sequences.iter().map(|s| windows(s.len(), most)).collect();
+        let texts =
+            sequences.iter().zip(&windows).flat_map(|(s, of)| of.iter().map(|&(from, to)| &s[from..to]));
+        let ids: Vec<Vec<u32>> = texts.map(encoder::encode).collect();
+        let tokens = Padding::new(ids.iter().map(Vec::len).collect())?;
+        let ids = tokens.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?;
+        let said = self.encoder.embeddings(&Tape::off(), &ids, tokens.lengths())?;
+        let width = self.width();
+        let mut nth = 0;
+        let mut rows = Vec::with_capacity(sequences.len());
+        for (sequence, windows) in sequences.iter().zip(&windows) {
+            let mut row = vec![0_f32; sequence.len() * width];
+            for (&(from, to), own) in windows.iter().zip(owned(sequence.len(), windows)) {
+                // the first vector is that of <cls>
+                let vectors: Vec<f32> = said.value().i((nth, 1..=to - from))?.flatten_all()?.to_vec1()?;
+                row[own.start * width..own.end * width]
+                    .copy_from_slice(&vectors[(own.start - from) * width..(own.end - from) * width]);
+                nth += 1;
+            }
+            if reversed {
+                row = row.chunks(width).rev().flatten().copied().collect();
+            }
+            rows.push(row);
+        }
+        Ok(padding.pad(rows.iter().map(Vec::as_slice), width, 0.0)?.reshape((sequences.len(), (), width))?)
+    }
+}
+
+/// Pieces of at most `most` residues that cover `n`, each beginning in the middle of the one before.
+fn windows(n: usize, most: usize) -> Vec<(usize, usize)> {
+    if n <= most {
+        return vec![(0, n)];
+    }
+    let last = n - most;
+    let starts = (0..last).step_by((most / 2).max(1)).chain([last]);
+    starts.map(|from| (from, from + most)).collect()
+}
+
+/// The residues that are taken from each window: up to the middle of what it shares with the next.
+fn owned(n: usize, windows: &[(usize, usize)]) -> Vec<std::ops::Range<usize>> {
+    let ends = windows.windows(2).map(|pair| (pair[1].0 + pair[0].1) / 2).chain([n]);
+    let mut start = 0;
+    ends.map(|end| std::mem::replace(&mut start, end)..end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::Weights;
+    use models::ss::BiLstmCrfConfig;
+
+    /// An ESM-2 for `most` tokens, drawn at random.
+    fn saved_encoder(folder: &Path, most: usize) {
+        let config = encoder::Config {
+            hidden_size: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            intermediate_size: 20,
+            max_position_embeddings: most,
+            layer_norm_eps: 1e-5,
+            token_dropout: false,
+        };
+        encoder::Esm2::new(config, Weights::random(|name| datasets::rng(5, name, 0)))
+            .unwrap()
+            .save(folder)
+            .unwrap();
+    }
+
+    fn head(features: usize, reversed: bool) -> BiLstmCrf {
+        let config = BiLstmCrfConfig { features, ..crate::ss::tests::config(reversed) };
+        BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap()
+    }
+
+    #[test]
+    fn windows_cover_a_chain_and_each_residue_is_taken_once() {
+        for (n, most) in [(5, 7), (7, 7), (8, 7), (50, 7), (51, 8), (3, 1)] {
+            let windows = windows(n, most);
+            let owned = owned(n, &windows);
+            assert!(owned.iter().flat_map(Clone::clone).eq(0..n), "{n} {most}");
+            for (window, own) in windows.iter().zip(&owned) {
+                assert!(window.1 - window.0 <= most && window.0 <= own.start && own.end <= window.1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_encoder_is_heard_in_both_directions_and_a_batch_gives_what_its_chains_give() {
+        let place = tempfile::tempdir().unwrap();
+        saved_encoder(&place.path().join("esm"), 40);
+        for reversed in [false, true] {
+            let encoder = FrozenEncoder::load(&place.path().join("esm")).unwrap();
+            let model = SsModel::new(head(12, reversed), Some(encoder)).unwrap();
+            model.save(&place.path().join("model")).unwrap();
+            let model = SsModel::load(&place.path().join("model")).unwrap();
+            let texts = ["MKTAYIAKQRQISFVKSHFSR", "GGDWECLNPH", "W"];
+            let together = crate::ss::predict(&[&model], &texts).unwrap();
+            for (text, said) in texts.iter().zip(&together) {
+                assert_eq!(crate::ss::predict(&[&model], &[text]).unwrap()[0], *said);
+            }
+            // A far residue reaches the other end only through the encoder's attention.
+            let other = crate::ss::predict(&[&model], &["WKTAYIAKQRQISFVKSHFSR"]).unwrap();
+            assert_ne!(other[0].q8.last(), together[0].q8.last());
+        }
+    }
+
+    #[test]
+    fn a_long_chain_is_read_in_windows() {
+        let place = tempfile::tempdir().unwrap();
+        saved_encoder(place.path(), 12);
+        let encoder = FrozenEncoder::load(place.path()).unwrap();
+        let long = "MKTAYIAKQRQISFVKSHFSRGGDWECLNPH";
+        let of = |texts: &[&str]| -> Vec<Vec<f32>> {
+            let padding = Padding::new(texts.iter().map(|t| t.len()).collect()).unwrap();
+            let all = encoder.features(texts, &padding, false).unwrap();
+            all.reshape(((), 12)).unwrap().to_vec2().unwrap()
+        };
+        let (whole, window) = (of(&[long]), of(&[&long[5..15]]));
+        assert_eq!(whole.len(), long.len());
+        // The second window begins at 5 and owns the residues from the middle of what it shares with the first.
+        assert_eq!(whole[7..12], window[2..7]);
+    }
+
+    #[test]
+    fn a_head_without_its_encoder_is_refused() {
+        assert!(SsModel::new(head(12, false), None).is_err());
+        let place = tempfile::tempdir().unwrap();
+        head(12, false).save(place.path()).unwrap();
+        let error = SsModel::load(place.path()).err().map(|e| format!("{e:#}")).unwrap();
+        assert!(error.contains("encoder.json"), "{error}");
+    }
+}
