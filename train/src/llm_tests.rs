@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use datasets::llm::ProteinPath;
 use datasets::table::{PlddtRow, Rows};
-use eval::llm::{Policy, ProteinConfig};
+use eval::llm::{About, Policy, ProteinConfig, Saying};
 use models::llm::LoraConfig;
 use models::{Tape, view};
 
@@ -466,4 +466,63 @@ fn every_protein_of_a_prompt_changes_the_answer() {
             }
         }
     }
+}
+
+#[test]
+fn an_exported_policy_answers_as_before() {
+    let dir = RUN.path();
+    let policy = Policy::load(&dir.join("sft/model")).unwrap();
+    let (tables, results, out) =
+        (dir.join("exported-tables"), dir.join("results.json"), dir.join("exported"));
+    fs_err::create_dir_all(&tables).unwrap();
+    let manifest = serde_json::json!({
+        "config": {"source": [{"name": "s", "licence": "CC BY 4.0"}]},
+        "files": [{"source": "s", "file": "s.dat", "sha256": "0123456789abcdef", "rows_in": 24, "kept": 23}],
+        "proteins_by_split": {"train": 16, "test": 4}, "n_clusters": 20
+    });
+    fs_err::write(tables.join("manifest.json"), manifest.to_string()).unwrap();
+    let scores = serde_json::json!({"results": {"go_held-out": {"f1,none": 0.25, "f1_stderr,none": 0.01}}});
+    fs_err::write(&results, scores.to_string()).unwrap();
+    let about = About {
+        name: "Tiny".into(),
+        settings: Some("steps = 40\n".into()),
+        tables: Some(tables),
+        results: Some(results),
+    };
+    fs_err::create_dir_all(&out).unwrap();
+    let change = eval::llm::export(&policy, &about, &out).unwrap();
+    assert!(change.largest > 0.0 && change.largest < 1e-3, "{change:?}");
+    let card = fs_err::read_to_string(out.join("README.md")).unwrap();
+    for say in [
+        "# Tiny",
+        "CC BY 4.0",
+        "| go_held-out | f1 | 0.250 | 0.010 |",
+        "steps = 40",
+        "0123456789ab",
+        "16 train",
+    ] {
+        assert!(card.contains(say), "{say}: {card}");
+    }
+    assert!(card.contains("by attention pooling"), "{card}");
+    // the folder is a model of its own: no adapter, no base
+    assert!(!out.join("adapter_config.json").exists());
+    let whole = Policy::load(&out).unwrap();
+    models::llm::Qwen3::load(&out).unwrap();
+    let saying = Saying { max_new_tokens: 24, temperature: 0.0, seed: 0, site: None };
+    let proteins = ["MKTAYIAKQRWHWCHWQISFVK".to_owned(), "MAGSTKELV".to_owned()];
+    for question in ["Do they interact?", "What is this?"] {
+        let said = policy.ask(question, &proteins, saying).unwrap();
+        assert_eq!(said, whole.ask(question, &proteins, saying).unwrap());
+        assert_eq!(said, policy.ask(question, &proteins, saying).unwrap());
+        assert!(!said.contains("<|"), "{said}");
+    }
+    let warm = Saying { temperature: 1.0, ..saying };
+    let seeds: std::collections::BTreeSet<String> =
+        (0..5).map(|seed| policy.ask("What?", &proteins, Saying { seed, ..warm }).unwrap()).collect();
+    assert!(seeds.len() > 1);
+    let beyond = policy.ask("What?", &proteins, Saying { site: Some(9), ..saying }).unwrap_err().to_string();
+    assert!(beyond.contains("no residue 10 in a protein of 9"), "{beyond}");
+    let placeholder = policy.ask("What is <|protein_embed|>?", &proteins, saying).unwrap_err().to_string();
+    assert!(placeholder.contains("places for protein vectors"), "{placeholder}");
+    assert!(whole.trained_copy().is_err());
 }

@@ -27,7 +27,7 @@ const AUDITED: usize = 4;
 pub struct Config {
     /// Of every draw.
     pub seed: u64,
-    /// Folder of the base model, relative to this stage's.
+    /// The base model: its folder, relative to this stage's, or `owner/name` of the Hugging Face hub.
     pub base: PathBuf,
     /// Whether the base model may be one that has not learnt to end a turn.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -114,7 +114,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let alignment = config.alignment.as_ref().map(|alignment| alignment.questions(&corpus, config.seed));
     let alignment = alignment.transpose()?;
     if !config.allow_base {
-        eval::llm::refuse_base(&out.join(&config.base))?;
+        eval::llm::refuse_base(&eval::hub::locate(out, &config.base)?.path)?;
     }
     let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
     config.data.check_lengths(&policy)?;

@@ -2,6 +2,7 @@
 
 mod base;
 mod corpus;
+mod export;
 pub mod go;
 mod policy;
 pub mod ppi;
@@ -10,7 +11,8 @@ pub mod stability;
 
 pub use base::{Signal, refuse_base, signals};
 pub use corpus::Corpus;
-pub use policy::{Policy, ProteinConfig, Tensors};
+pub use export::{About, export};
+pub use policy::{Policy, ProteinConfig, Saying, Tensors};
 pub use question::{Asking, Questions};
 
 use question::{answers, sampled};
