@@ -1,11 +1,15 @@
-//! `peptalk chat` and `peptalk export`: a trained language model, asked or given away.
+//! `peptalk chat`, `peptalk export` and `peptalk embed`: a trained language model, asked or given away, and its encoder.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use datasets::sequences::Sequences;
+use datasets::table::{ProteinRow, Rows};
+use eval::embeddings::{self, Cache, Numbers};
 use eval::llm::{About, Policy, Saying};
+use models::llm::Encoder;
 
 use crate::stages::language_model;
 
@@ -120,5 +124,58 @@ pub(crate) fn export(
     let change = change.context("nothing was merged")?;
     println!("merging changed logits by {:.1e} at most, {:.1e} on average", change.largest, change.mean);
     println!("model: {}", out.display());
+    Ok(())
+}
+
+/// How embeddings are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kept {
+    /// To the bit
+    F32,
+    /// Half the size, 11 bits of precision
+    F16,
+    /// Half the size, 8 bits of precision
+    Bf16,
+}
+
+/// Fills a cache of embeddings.
+///
+/// # Errors
+/// When the proteins, the encoder or the cache cannot be read, or the cache not be written.
+pub(crate) fn embed(
+    input: Option<&Path>,
+    tables: Option<&Path>,
+    model: &Path,
+    out: &Path,
+    kept: Kept,
+) -> Result<()> {
+    let mut sequences: Vec<String> = vec![];
+    if let Some(tables) = tables {
+        sequences.extend(ProteinRow::read(tables)?.into_iter().map(|row| row.sequence));
+    }
+    for named in input.map(Sequences::open).transpose()?.into_iter().flatten() {
+        sequences.push(named?.sequence);
+    }
+    let n_empty = sequences.iter().filter(|sequence| sequence.is_empty()).count();
+    sequences.retain(|sequence| !sequence.is_empty());
+    let numbers = match kept {
+        Kept::F32 => Numbers::F32,
+        Kept::F16 => Numbers::F16,
+        Kept::Bf16 => Numbers::Bf16,
+    };
+    let model = language_model(model)?;
+    let encoder =
+        Encoder::load(&model).with_context(|| format!("opening the encoder {}", model.display()))?;
+    let mut cache = Cache::open(out, &encoder, numbers)?;
+    let letters: Vec<&str> = sequences.iter().map(String::as_str).collect();
+    let account = embeddings::fill(&mut cache, &encoder, &letters)?;
+    println!(
+        "{} encoded, {} known or twice in the list, {n_empty} empty, {} longer than {} residues: left out",
+        account.new,
+        account.known,
+        account.too_long,
+        encoder.max_tokens().saturating_sub(2)
+    );
+    println!("embeddings of {} proteins: {}", cache.len(), cache.folder().display());
     Ok(())
 }

@@ -137,6 +137,24 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         results: Option<PathBuf>,
     },
+    /// Keep what a protein encoder says of proteins in Parquet, for training stages and other programs
+    Embed {
+        /// FASTA, or CSV with the columns id and seq; plain or gzip
+        #[arg(required_unless_present = "tables")]
+        input: Option<PathBuf>,
+        /// All proteins of the tables that `peptalk ingest` wrote
+        #[arg(long, value_name = "DIR", conflicts_with = "input")]
+        tables: Option<PathBuf>,
+        /// Encoder: folder or file of ESM-2, ESM-C or ESM3, or owner/name of the Hugging Face hub
+        #[arg(long, value_name = "PATH")]
+        model: PathBuf,
+        /// Folder of the cache; what it has is not computed again
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How numbers are kept
+        #[arg(long, value_enum, default_value_t = language::Kept::F32)]
+        numbers: language::Kept,
+    },
     /// Predict new sequences with a trained model
     Predict {
         #[command(subcommand)]
@@ -324,6 +342,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Export { model, out, tables, results } => {
             language::export(&model, tables, results, &out).map_err(Failure::Work)
+        }
+        Command::Embed { input, tables, model, out, numbers } => {
+            language::embed(input.as_deref(), tables.as_deref(), &model, &out, numbers).map_err(Failure::Work)
         }
         Command::Predict { what: Predict::Ss { input, model, out, format, q8, q3, backwards } } => {
             let options = predict::Options { models: model, format, q8, q3, backwards };

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use datasets::llm::ProteinPath;
 use datasets::table::{PlddtRow, Rows};
+use eval::embeddings::Numbers;
 use eval::llm::{About, Policy, ProteinConfig, Saying};
 use models::llm::LoraConfig;
 use models::{Tape, view};
@@ -95,6 +96,7 @@ fn sft_config(steps: u64) -> sft::Config {
         eval_every: 2,
         save_every: 2,
         max_bad_steps: 2,
+        embeddings: None,
         data: data(&TASKS),
         alignment: Some(sft::Alignment { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 }),
         protein: ProteinConfig::Encoder {
@@ -133,6 +135,7 @@ fn grpo_config(steps: u64) -> grpo::Config {
         eval_every: 1,
         save_every: 1,
         max_bad_steps: 2,
+        embeddings: None,
         data: data(&TASKS),
         loss: PolicyLoss {
             loss_type: LossType::Dapo,
@@ -281,6 +284,46 @@ fn the_first_steps_ask_the_tasks_of_the_alignment() {
     let config = sft::Config { alignment: first("disease"), ..sft_config(2) };
     let error = sft::run(&config, &tables, &dir.join("unknown-first"), false).unwrap_err().to_string();
     assert!(error.contains("hint: name tasks of sft.data"), "{error}");
+}
+
+#[test]
+fn embeddings_on_disk_change_no_byte_and_serve_the_next_stage() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let cached = |numbers| eval::embeddings::Config { folder: "../embeddings".into(), numbers };
+    let sft = |name: &str, embeddings| {
+        sft::run(&sft::Config { embeddings, ..sft_config(2) }, &tables, &dir.join(name), false).unwrap();
+    };
+    let files = || {
+        let mut files: Vec<_> = walk(&dir.join("embeddings"));
+        files.sort();
+        files
+    };
+    sft("sft-plain", None);
+    sft("sft-cached", Some(cached(Numbers::F32)));
+    same(&dir.join("sft-plain"), &dir.join("sft-cached"));
+    let first = files();
+    assert!(!first.is_empty());
+    sft("sft-cached-again", Some(cached(Numbers::F32)));
+    same(&dir.join("sft-plain"), &dir.join("sft-cached-again"));
+    assert_eq!(files(), first, "nothing was encoded anew");
+    let grpo = |name: &str, embeddings| {
+        let policy = "../sft-cached/model".into();
+        grpo::run(&grpo::Config { embeddings, policy, ..grpo_config(1) }, &tables, &dir.join(name), false)
+            .unwrap();
+    };
+    grpo("grpo-plain", None);
+    grpo("grpo-cached", Some(cached(Numbers::F32)));
+    same(&dir.join("grpo-plain"), &dir.join("grpo-cached"));
+    // rounded vectors: other numbers, the same ones in every run
+    sft("sft-f16", Some(cached(Numbers::F16)));
+    sft("sft-f16-again", Some(cached(Numbers::F16)));
+    same(&dir.join("sft-f16"), &dir.join("sft-f16-again"));
+    assert_ne!(logged(&dir.join("sft-f16"), "loss"), logged(&dir.join("sft-plain"), "loss"));
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs_err::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{IndexOp, Tensor};
+use candle_core::Tensor;
 use datasets::chat::{Chat, Message};
 use datasets::collate::Padding;
 use datasets::llm::{Example, LlmBatch, ProteinPath, Row, Shown, Slot, Truth};
@@ -15,14 +15,15 @@ use datasets::rng;
 use datasets::tokenizer::{PROTEIN_EMBED, PROTEIN_END, PROTEIN_START, Special, Tokenizer};
 use models::llm::bridge::{FlamingoConfig, PerceiverConfig, PoolConfig, Reader};
 use models::llm::{
-    self, Bridge, Completion, Encoder, LogitDifference, LoraConfig, Prompts, ProteinLlm, Proteins, Qwen3,
-    Residues, Rows, Sampling, bridge, encoder,
+    self, Bridge, Completion, Encoder, LogitDifference, LoraConfig, Prompts, ProteinLlm, Qwen3, Residues,
+    Rows, Sampling, bridge,
 };
 use models::ops::TokenScores;
 use models::{Params, Tape, Weights};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::embeddings::{self, Cache};
 use crate::hub::{Place, locate};
 
 /// Tensors by name.
@@ -105,7 +106,7 @@ impl ProteinConfig {
     }
 
     /// How residues are read, by a language model of `depth` layers.
-    fn reader(&self, depth: usize) -> Option<Reader> {
+    pub fn reader(&self, depth: usize) -> Option<Reader> {
         Some(match *self {
             Self::Letters => return None,
             Self::Encoder { n_queries, mean, site, n_heads, hidden_size, .. } => {
@@ -170,6 +171,8 @@ pub struct Policy {
     encoder: Option<Place>,
     /// What the encoder said of a protein, `[L, E]` flat.
     encoded: Mutex<Encoded>,
+    /// The same on disk.
+    cache: Option<Arc<Mutex<Cache>>>,
 }
 
 /// Residue vectors by protein, and how many numbers they are.
@@ -258,7 +261,7 @@ impl Policy {
         encoder: Option<Place>,
     ) -> Result<Self> {
         let params = model.params()?;
-        Ok(Self { tokenizer, chat, model, adapter, params, encoder, encoded: Mutex::default() })
+        Ok(Self { tokenizer, chat, model, adapter, params, encoder, encoded: Mutex::default(), cache: None })
     }
 
     /// Writes a PEFT adapter (or the whole model, if the adapter is merged into it), the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
@@ -289,6 +292,18 @@ impl Policy {
     /// All weights but the encoder's; those of the base model are frozen.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Number of frozen weights, the encoder's among them, and of trained ones.
+    pub fn counts(&self) -> (usize, usize) {
+        let (all, trained) = self.params.counts();
+        let encoder = self.model.protein.as_ref().map_or(0, |path| path.encoder.params().counts().0);
+        (all - trained + encoder, trained)
+    }
+
+    /// Numbers that a training step keeps for each residue of a padded batch.
+    pub fn n_kept(&self) -> u64 {
+        self.model.protein.as_ref().map_or(0, |path| path.bridge.config().n_kept())
     }
 
     /// The tokenizer.
@@ -350,7 +365,8 @@ impl Policy {
         let protein = self.model.protein.as_ref().map(copy).transpose()?;
         let (tokenizer, chat) = (self.tokenizer.clone(), Chat::new(self.chat.source())?);
         let model = ProteinLlm::new(model, protein)?;
-        Self::of(tokenizer, chat, model, self.adapter.clone(), self.encoder.clone())
+        let copy = Self::of(tokenizer, chat, model, self.adapter.clone(), self.encoder.clone())?;
+        Ok(Self { cache: self.cache.clone(), ..copy })
     }
 
     /// This policy with its adapter merged into the weights, and what that changes in the logits of some token rows.
@@ -616,20 +632,9 @@ impl Policy {
         let mut known = self.encoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let new: Vec<&Arc<str>> =
             batch.proteins.iter().filter(|p| !known.proteins.contains_key(*p)).collect();
-        if !new.is_empty() {
-            let ids: Vec<Vec<u32>> = new.iter().map(|p| encoder::encode(p)).collect();
-            let padding = Padding::new(ids.iter().map(Vec::len).collect())?;
-            let distinct = Proteins {
-                ids: padding.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?,
-                lengths: padding.lengths().to_vec(),
-                rows: (0..ids.len()).collect(),
-            };
-            let found = self.model.encode(&distinct)?.context("no protein to encode")?;
-            for (at, (protein, &n)) in new.into_iter().zip(&found.lengths).enumerate() {
-                let vectors: Vec<f32> = found.vectors.i((at, ..n))?.flatten_all()?.to_vec1()?;
-                known.n_numbers += vectors.len();
-                known.proteins.insert(protein.clone(), vectors);
-            }
+        for (protein, vectors) in self.encode_proteins(&new)? {
+            known.n_numbers += vectors.len();
+            known.proteins.insert(protein, vectors);
         }
         let of = |slot: &Slot| &known.proteins[&batch.proteins[slot.protein]];
         let lengths: Vec<usize> = batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
@@ -645,6 +650,49 @@ impl Policy {
             *known = Encoded::default();
         }
         Ok(residues)
+    }
+}
+
+impl Policy {
+    /// Residue vectors of proteins, from disk as far as they are there.
+    fn encode_proteins(&self, proteins: &[&Arc<str>]) -> Result<Vec<(Arc<str>, Vec<f32>)>> {
+        let Some(path) = &self.model.protein else {
+            ensure!(proteins.is_empty(), "proteins for a model without an encoder");
+            return Ok(vec![]);
+        };
+        let mut cache =
+            self.cache.as_ref().map(|c| c.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let (mut out, mut new) = (vec![], vec![]);
+        for &protein in proteins {
+            match cache.as_ref().map(|cache| cache.get(protein)).transpose()?.flatten() {
+                Some(vectors) => out.push((protein.clone(), vectors)),
+                None => new.push(protein),
+            }
+        }
+        if !new.is_empty() {
+            let letters: Vec<&str> = new.iter().map(|protein| &***protein).collect();
+            for (protein, vectors) in new.into_iter().zip(embeddings::encode(&path.encoder, &letters)?) {
+                let kept = match &mut cache {
+                    Some(cache) => cache.put(protein, &vectors)?,
+                    None => vectors,
+                };
+                out.push((protein.clone(), kept));
+            }
+        }
+        Ok(out)
+    }
+
+    /// From now on keeps what the encoder says on disk, and looks there first. A model without an encoder has no use for it.
+    ///
+    /// # Errors
+    /// As [`Cache::open`].
+    pub fn keep_embeddings(&mut self, from: &Path, config: &embeddings::Config) -> Result<()> {
+        if let Some(path) = &self.model.protein {
+            let cache = Cache::open(&from.join(&config.folder), &path.encoder, config.numbers)?;
+            tracing::info!("embeddings of {} proteins are known", cache.len());
+            self.cache = Some(Arc::new(Mutex::new(cache)));
+        }
+        Ok(())
     }
 }
 
