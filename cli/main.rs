@@ -1,5 +1,6 @@
 //! The command line: clap, then one call per command.
 
+mod language;
 mod predict;
 mod recipe;
 mod stages;
@@ -94,6 +95,65 @@ enum Command {
         /// Where to write the report
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+    /// Ask a trained language model about proteins
+    Chat {
+        /// The question; without one, every line of the standard input is one
+        question: Option<String>,
+        /// Folder of a run or of a model, or owner/name of the Hugging Face hub
+        #[arg(long, value_name = "DIR")]
+        model: PathBuf,
+        /// A protein in one-letter code; several stand in the prompt in their order, before those of --fasta
+        #[arg(long, value_name = "SEQUENCE")]
+        protein: Vec<String>,
+        /// A file whose proteins are all shown: FASTA, or CSV with the columns id and seq; plain or gzip
+        #[arg(long, value_name = "FILE")]
+        fasta: Vec<PathBuf>,
+        /// The residue that the question is about, counted from 1
+        #[arg(long, value_name = "N")]
+        site: Option<std::num::NonZero<usize>>,
+        /// Most tokens of an answer
+        #[arg(long, value_name = "N", default_value_t = 256)]
+        max_new_tokens: usize,
+        /// 0 takes the most probable token every time
+        #[arg(long, value_name = "T", default_value_t = 0.0)]
+        temperature: f64,
+        /// Decides every draw at a temperature above 0
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+    },
+    /// Merge a trained language model into one folder that other programs read, with a card
+    Export {
+        /// Folder of a run or of a model, or owner/name of the Hugging Face hub
+        #[arg(long, value_name = "DIR")]
+        model: PathBuf,
+        /// Where to write the model
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Tables that it was trained on, for the card [default: those of its run]
+        #[arg(long, value_name = "DIR")]
+        tables: Option<PathBuf>,
+        /// Its results.json of `peptalk eval`, for the card [default: that of its run]
+        #[arg(long, value_name = "FILE")]
+        results: Option<PathBuf>,
+    },
+    /// Keep what a protein encoder says of proteins in Parquet, for training stages and other programs
+    Embed {
+        /// FASTA, or CSV with the columns id and seq; plain or gzip
+        #[arg(required_unless_present = "tables")]
+        input: Option<PathBuf>,
+        /// All proteins of the tables that `peptalk ingest` wrote
+        #[arg(long, value_name = "DIR", conflicts_with = "input")]
+        tables: Option<PathBuf>,
+        /// Encoder: folder or file of ESM-2, ESM-C or ESM3, or owner/name of the Hugging Face hub
+        #[arg(long, value_name = "PATH")]
+        model: PathBuf,
+        /// Folder of the cache; what it has is not computed again
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How numbers are kept
+        #[arg(long, value_enum, default_value_t = language::Kept::F32)]
+        numbers: language::Kept,
     },
     /// Predict new sequences with a trained model
     Predict {
@@ -273,6 +333,18 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;
             let config = recipe.section(recipe.eval.as_ref(), "eval").map_err(Failure::Usage)?;
             stages::evaluate(&task, config, &tables, &model, &out).map_err(Failure::Work)
+        }
+        Command::Chat { question, model, protein, fasta, site, max_new_tokens, temperature, seed } => {
+            let site = site.map(|site| site.get() - 1);
+            let saying = eval::llm::Saying { max_new_tokens, temperature, seed, site };
+            let talk = language::Talk { model, proteins: protein, files: fasta, saying };
+            language::chat(&talk, question.as_deref()).map_err(Failure::Work)
+        }
+        Command::Export { model, out, tables, results } => {
+            language::export(&model, tables, results, &out).map_err(Failure::Work)
+        }
+        Command::Embed { input, tables, model, out, numbers } => {
+            language::embed(input.as_deref(), tables.as_deref(), &model, &out, numbers).map_err(Failure::Work)
         }
         Command::Predict { what: Predict::Ss { input, model, out, format, q8, q3, backwards } } => {
             let options = predict::Options { models: model, format, q8, q3, backwards };

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use eval::Models;
+use eval::hub::Place;
 use eval::report::RunLog;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
@@ -34,21 +35,21 @@ type Loop<C> = fn(&C, &Path, &Path, bool) -> Result<()>;
 impl Training {
     /// The stage of a recipe, or `None` if it has no such section.
     fn stage<'a>(self, recipe: &'a Recipe, tables: &Path, folder: PathBuf) -> Result<Option<Stage<'a>>> {
-        let place = Place { recipe, tables, folder: &folder };
+        let seat = Seat { recipe, tables, folder: &folder };
         match self {
-            Self::Ss => place.stage("ss", recipe.ss.as_ref(), train::ss::run, |ss| {
+            Self::Ss => seat.stage("ss", recipe.ss.as_ref(), train::ss::run, |ss| {
                 let teachers = ss.distil.iter().flat_map(|distil| &distil.teachers).enumerate();
                 let teachers = teachers.map(|(at, teacher)| (format!("teacher-{at}"), teacher));
                 teachers.chain(ss.encoder.iter().map(|path| ("encoder".to_owned(), path))).collect()
             }),
-            Self::Contact => place.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
-            Self::Encoder => place.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),
-            Self::Ssl => place.stage("ssl", recipe.ssl.as_ref(), train::ssl::run, |_| vec![]),
-            Self::Sft => place.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| {
+            Self::Contact => seat.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
+            Self::Encoder => seat.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),
+            Self::Ssl => seat.stage("ssl", recipe.ssl.as_ref(), train::ssl::run, |_| vec![]),
+            Self::Sft => seat.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| {
                 let encoder = sft.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
                 [("base".to_owned(), &sft.base)].into_iter().chain(encoder).collect()
             }),
-            Self::Grpo => place.stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| {
+            Self::Grpo => seat.stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| {
                 vec![("policy".to_owned(), &grpo.policy)]
             }),
         }
@@ -56,13 +57,13 @@ impl Training {
 }
 
 /// Where a training stage stands.
-struct Place<'p, 'a> {
+struct Seat<'p, 'a> {
     recipe: &'a Recipe,
     tables: &'p Path,
     folder: &'p Path,
 }
 
-impl<'a> Place<'_, 'a> {
+impl<'a> Seat<'_, 'a> {
     /// A stage that reads the tables and the models that `models` names, whose paths begin at the stage's folder.
     fn stage<C>(
         &self,
@@ -74,7 +75,11 @@ impl<'a> Place<'_, 'a> {
         let Some(config) = config else { return Ok(None) };
         let mut inputs = vec![("tables".to_owned(), self.tables.to_owned())];
         for (name, path) in models(config) {
-            inputs.push((name, seen_from(self.folder, path)?));
+            // What the hub has is fetched now; a folder may be the work of a stage before this one.
+            inputs.push(match eval::hub::locate(self.folder, path)? {
+                Place { path, hub: Some(_) } => (name, path),
+                Place { .. } => (name, seen_from(self.folder, path)?),
+            });
         }
         let tables = self.tables.to_owned();
         let work: Work = Box::new(move |out, resume| run(config, &tables, out, resume));
@@ -161,6 +166,11 @@ pub(crate) fn evaluate(
 pub(crate) fn model_in(folder: &Path) -> PathBuf {
     let inside = folder.join("model");
     if inside.is_dir() { inside } else { folder.to_owned() }
+}
+
+/// The language model that `named` means: a run's, a model folder, or `owner/name` of the hub.
+pub(crate) fn language_model(named: &Path) -> Result<PathBuf> {
+    Ok(model_in(&eval::hub::locate(Path::new(""), named)?.path))
 }
 
 /// `peptalk run`: all stages of a recipe, in order.

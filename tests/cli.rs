@@ -110,3 +110,24 @@ fn files_of_others_are_not_replaced() {
     assert!(err.contains("no earlier run") && err.contains("hint:"), "{err}");
     assert!(place.path().join("recipe.toml").exists());
 }
+
+#[test]
+fn chat_and_export_say_what_they_lack() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let (model, fasta, there) = (at("model"), at("empty.fasta"), at("there"));
+    fs_err::write(&fasta, ">one\n>two\nMKT\n").unwrap();
+    fs_err::create_dir(&there).unwrap();
+    for (args, say) in [
+        (vec!["chat", "What?", "--model", &model, "--protein", "MK1T"], "--protein number 1"),
+        (vec!["chat", "What?", "--model", &model, "--protein", "MKT", "--protein", ""], "--protein number 2"),
+        (vec!["chat", "What?", "--model", &model, "--fasta", &fasta], "line 1: one has no residues"),
+        (vec!["chat", "What?", "--model", &model, "--protein", "MKT"], "opening the policy"),
+        (vec!["export", "--model", &model, "--out", &there], "hint: give a new folder as --out"),
+        (vec!["export", "--model", &model, "--out", &at("new")], "opening the policy"),
+    ] {
+        let (code, _, err) = run(&args);
+        assert_eq!(code, 1, "{args:?}: {err}");
+        assert!(err.contains(say) && !err.contains("panicked"), "{args:?}: {err}");
+    }
+}

@@ -2,6 +2,8 @@
 
 /// Help texts, exit codes and what a wrong call is told.
 mod cli;
+/// Models by name: the hub, its faults, and the cache that Python shares.
+mod hub;
 /// Raw files to tables: every record accounted for, bad input of every kind, identical bytes.
 mod ingest;
 /// What the tests share.

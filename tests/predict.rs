@@ -179,3 +179,28 @@ fn a_checkpoint_of_lightning_is_imported_and_predicts() {
         assert!(code == 1 && err.contains(says), "{err}");
     }
 }
+
+#[test]
+fn embeddings_are_made_once_and_every_protein_is_accounted_for() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let encoder = root().join("tests/golden/esmc");
+    fs_err::write(at("in.fasta"), ">a\nMKTAY\n>b\n\n>c\nGGHIK\n>again\nMKTAY\n>long\nMKTAYIAKQRQISFVKSH\n")
+        .unwrap();
+    let embed = |more: &[&str]| {
+        let (input, out) = (at("in.fasta"), at("out"));
+        run(&[&["embed", &input, "--out", &out, "--model", encoder.to_str().unwrap()], more].concat())
+    };
+    let (code, out, err) = embed(&[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("2 encoded, 1 known or twice in the list, 1 empty, 1 longer than 14 residues"),
+        "{out}"
+    );
+    let (_, out, _) = embed(&[]);
+    assert!(out.contains("0 encoded, 3 known") && out.contains("embeddings of 2 proteins"), "{out}");
+    let (_, out, _) = embed(&["--numbers", "f16"]);
+    assert!(out.contains("2 encoded"), "another precision is another cache: {out}");
+    let (code, _, err) = run(&["embed", &at("in.fasta"), "--out", &at("out"), "--model", &at("no-model")]);
+    assert!(code == 1 && err.contains("holds no encoder"), "{err}");
+}

@@ -1,42 +1,91 @@
 //! Where a model is: a folder, or a name on the Hugging Face hub.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use hf_hub::HFClientSync;
+use sha2::{Digest, Sha256};
 
-/// Files of a model repository that are used; weights in other formats are not fetched.
-const FILES: &[&str] = &["*.json", "*.jinja", "*.safetensors", "*.txt"];
+/// Files of a model repository that are used; weights in other formats are not fetched. ESM3 and ESM-C of the `esm` package
+/// have no other weights than these of PyTorch.
+const FILES: &[&str] = &[
+    "*.json",
+    "*.jinja",
+    "*.safetensors",
+    "*.txt",
+    "data/weights/esm3_sm_open_v1.pth",
+    "data/weights/esmc_*.pth",
+];
+
+/// A model as settings name it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// Its folder on this machine, or the file that was named.
+    pub path: PathBuf,
+    /// `owner/name`, if it came from the hub.
+    pub hub: Option<String>,
+}
+
+/// The model that `named` means for settings in the folder `from`: a path seen from there, if something is there, else
+/// `owner/name` of the hub, fetched if need be.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn locate(from: &Path, named: &Path) -> Result<Place> {
+    let path = from.join(named);
+    if path.exists() || repository(named).is_none() {
+        return Ok(Place { path, hub: None });
+    }
+    let name = named.to_string_lossy().into_owned();
+    Ok(Place { path: resolve(&name)?, hub: Some(name) })
+}
 
 /// The folder of a model: `model` itself when it is a folder, else the snapshot of the repository `owner/name`, from the
 /// cache that Python shares (`HF_HOME`) or downloaded (`HF_TOKEN` and `HF_ENDPOINT` are honoured, `HF_HUB_OFFLINE=1`
-/// asks nobody).
+/// asks nobody). Files that an interrupted download had finished are not fetched again.
 ///
 /// # Errors
-/// When it is neither, or cannot be fetched; the text says what to do.
+/// When it is neither, cannot be fetched, or a file arrived with another content than the hub says; the text says what to
+/// do.
 pub fn resolve(model: &str) -> Result<PathBuf> {
     let folder = Path::new(model);
     if folder.is_dir() {
         return Ok(folder.to_owned());
     }
-    let Some((owner, name)) = model.split_once('/').filter(|(o, n)| is_name(o) && is_name(n)) else {
+    let Some((owner, name)) = repository(folder) else {
         bail!(
             "there is no model folder {model}\nhint: give a folder with config.json and model.safetensors, or owner/name"
         );
     };
     let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| !["", "0"].contains(&v.as_str()));
     let patterns = FILES.iter().map(|&f| f.to_owned()).collect();
-    HFClientSync::new()
-        .and_then(|client| {
-            let repository = client.model(owner, name);
-            repository.snapshot_download().allow_patterns(patterns).local_files_only(offline).send()
-        })
-        .with_context(|| {
-            format!(
-                "fetching model {model}\nhint: offline, copy its folder here and give the path; for a gated model accept \
-                 its licence on its page and set HF_TOKEN"
-            )
-        })
+    let begin = SystemTime::now();
+    if !offline {
+        tracing::info!("model {model}: looking at the hub");
+    }
+    let fetch = || -> Result<PathBuf> {
+        let client = HFClientSync::new()?;
+        let repository = client.model(owner, name);
+        let download = repository.snapshot_download();
+        let snapshot = download.allow_patterns(patterns).local_files_only(offline).send()?;
+        verify(&snapshot, begin)?;
+        Ok(snapshot)
+    };
+    fetch().with_context(|| {
+        format!(
+            "fetching model {model}\nhint: offline, copy its folder here and give the path; for a gated model accept its \
+             licence on its page and set HF_TOKEN"
+        )
+    })
+}
+
+/// `owner` and `name` of a hub repository.
+fn repository(model: &Path) -> Option<(&str, &str)> {
+    let (owner, name) = model.to_str()?.split_once('/')?;
+    (is_name(owner) && is_name(name)).then_some((owner, name))
 }
 
 fn is_name(part: &str) -> bool {
@@ -44,6 +93,49 @@ fn is_name(part: &str) -> bool {
         && part != "."
         && part != ".."
         && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}
+
+/// Compares the files that came since `begin` with their SHA-256, which is the name of their blob if they are large; what
+/// does not fit is removed, so that it is fetched again. The client itself writes whatever the server answers.
+fn verify(snapshot: &Path, begin: SystemTime) -> Result<()> {
+    let mut folders = vec![snapshot.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let blob = fs::canonicalize(&path)?;
+            let expected =
+                blob.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let is_hash = expected.len() == 64 && expected.bytes().all(|b| b.is_ascii_hexdigit());
+            // a second of tolerance: clocks of file systems are coarse
+            let age = fs::metadata(&blob)?.modified()?;
+            if !is_hash || age + std::time::Duration::from_secs(1) < begin {
+                continue;
+            }
+            if sha256(&blob)? != expected {
+                fs::remove_file(&path)?;
+                fs::remove_file(&blob)?;
+                let name = path.strip_prefix(snapshot).unwrap_or(&path).display();
+                bail!("{name} did not arrive as the hub has it and was removed\nhint: try again");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sha256(path: &Path) -> Result<String> {
+    let mut file = fs::File::open(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hash.update(&buffer[..n]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -57,6 +149,12 @@ mod tests {
         for not_there in ["no-such-folder", "a/b/c", "../x", "/no/such"] {
             let error = resolve(not_there).unwrap_err().to_string();
             assert!(error.contains("no model folder") && error.contains("hint:"), "{error}");
+        }
+        // what stands beside the settings comes before the hub, and a path that cannot be a name stays a path
+        fs::create_dir_all(dir.path().join("owner/name")).unwrap();
+        for named in ["owner/name", "../encoder/model", "weights.pth"] {
+            let place = locate(dir.path(), Path::new(named)).unwrap();
+            assert_eq!(place, Place { path: dir.path().join(named), hub: None });
         }
     }
 }

@@ -9,6 +9,7 @@ mod batch;
 mod compare;
 pub mod contact;
 mod dataset;
+pub mod embeddings;
 pub mod hub;
 pub mod llm;
 pub mod metric;

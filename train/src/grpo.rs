@@ -64,6 +64,9 @@ pub struct Config {
     pub save_every: u64,
     /// Steps in a row without a finite loss after which the run ends.
     pub max_bad_steps: u64,
+    /// Where the encoder's vectors are kept on disk; without it they are computed anew in each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<eval::embeddings::Config>,
     /// Which questions.
     pub data: DataConfig,
     /// The policy loss.
@@ -110,8 +113,11 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let corpus = Corpus::read(tables, &config.data)?;
     let reward = Reward { ontology: corpus.ontology.clone(), ..Reward::default() };
     let questions = corpus.questions(config.seed, "grpo/questions");
-    let policy = Policy::load(&out.join(&config.policy))?;
+    let mut policy = Policy::load(&out.join(&config.policy))?;
     config.data.check_lengths(&policy)?;
+    if let Some(embeddings) = &config.embeddings {
+        policy.keep_embeddings(out, embeddings)?;
+    }
     let reference = policy.trained_copy()?;
     let floors = rollout::Floors::new(&corpus, &questions, &reward)?;
     let evaluation = |examples| Evaluation::new(examples, &corpus.ontology, &reward, &policy);

@@ -12,6 +12,7 @@ pub mod llm;
 #[cfg(test)]
 mod llm_tests;
 pub mod loss;
+pub mod memory;
 pub mod optim;
 #[cfg(test)]
 mod parity_tests;

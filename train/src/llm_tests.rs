@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use datasets::llm::ProteinPath;
 use datasets::table::{PlddtRow, Rows};
-use eval::llm::{Policy, ProteinConfig};
+use eval::embeddings::Numbers;
+use eval::llm::{About, Policy, ProteinConfig, Saying};
 use models::llm::LoraConfig;
 use models::{Tape, view};
 
@@ -95,6 +96,7 @@ fn sft_config(steps: u64) -> sft::Config {
         eval_every: 2,
         save_every: 2,
         max_bad_steps: 2,
+        embeddings: None,
         data: data(&TASKS),
         alignment: Some(sft::Alignment { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 }),
         protein: ProteinConfig::Encoder {
@@ -133,6 +135,7 @@ fn grpo_config(steps: u64) -> grpo::Config {
         eval_every: 1,
         save_every: 1,
         max_bad_steps: 2,
+        embeddings: None,
         data: data(&TASKS),
         loss: PolicyLoss {
             loss_type: LossType::Dapo,
@@ -281,6 +284,46 @@ fn the_first_steps_ask_the_tasks_of_the_alignment() {
     let config = sft::Config { alignment: first("disease"), ..sft_config(2) };
     let error = sft::run(&config, &tables, &dir.join("unknown-first"), false).unwrap_err().to_string();
     assert!(error.contains("hint: name tasks of sft.data"), "{error}");
+}
+
+#[test]
+fn embeddings_on_disk_change_no_byte_and_serve_the_next_stage() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let cached = |numbers| eval::embeddings::Config { folder: "../embeddings".into(), numbers };
+    let sft = |name: &str, embeddings| {
+        sft::run(&sft::Config { embeddings, ..sft_config(2) }, &tables, &dir.join(name), false).unwrap();
+    };
+    let files = || {
+        let mut files: Vec<_> = walk(&dir.join("embeddings"));
+        files.sort();
+        files
+    };
+    sft("sft-plain", None);
+    sft("sft-cached", Some(cached(Numbers::F32)));
+    same(&dir.join("sft-plain"), &dir.join("sft-cached"));
+    let first = files();
+    assert!(!first.is_empty());
+    sft("sft-cached-again", Some(cached(Numbers::F32)));
+    same(&dir.join("sft-plain"), &dir.join("sft-cached-again"));
+    assert_eq!(files(), first, "nothing was encoded anew");
+    let grpo = |name: &str, embeddings| {
+        let policy = "../sft-cached/model".into();
+        grpo::run(&grpo::Config { embeddings, policy, ..grpo_config(1) }, &tables, &dir.join(name), false)
+            .unwrap();
+    };
+    grpo("grpo-plain", None);
+    grpo("grpo-cached", Some(cached(Numbers::F32)));
+    same(&dir.join("grpo-plain"), &dir.join("grpo-cached"));
+    // rounded vectors: other numbers, the same ones in every run
+    sft("sft-f16", Some(cached(Numbers::F16)));
+    sft("sft-f16-again", Some(cached(Numbers::F16)));
+    same(&dir.join("sft-f16"), &dir.join("sft-f16-again"));
+    assert_ne!(logged(&dir.join("sft-f16"), "loss"), logged(&dir.join("sft-plain"), "loss"));
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs_err::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]
@@ -466,4 +509,63 @@ fn every_protein_of_a_prompt_changes_the_answer() {
             }
         }
     }
+}
+
+#[test]
+fn an_exported_policy_answers_as_before() {
+    let dir = RUN.path();
+    let policy = Policy::load(&dir.join("sft/model")).unwrap();
+    let (tables, results, out) =
+        (dir.join("exported-tables"), dir.join("results.json"), dir.join("exported"));
+    fs_err::create_dir_all(&tables).unwrap();
+    let manifest = serde_json::json!({
+        "config": {"source": [{"name": "s", "licence": "CC BY 4.0"}]},
+        "files": [{"source": "s", "file": "s.dat", "sha256": "0123456789abcdef", "rows_in": 24, "kept": 23}],
+        "proteins_by_split": {"train": 16, "test": 4}, "n_clusters": 20
+    });
+    fs_err::write(tables.join("manifest.json"), manifest.to_string()).unwrap();
+    let scores = serde_json::json!({"results": {"go_held-out": {"f1,none": 0.25, "f1_stderr,none": 0.01}}});
+    fs_err::write(&results, scores.to_string()).unwrap();
+    let about = About {
+        name: "Tiny".into(),
+        settings: Some("steps = 40\n".into()),
+        tables: Some(tables),
+        results: Some(results),
+    };
+    fs_err::create_dir_all(&out).unwrap();
+    let change = eval::llm::export(&policy, &about, &out).unwrap();
+    assert!(change.largest > 0.0 && change.largest < 1e-3, "{change:?}");
+    let card = fs_err::read_to_string(out.join("README.md")).unwrap();
+    for say in [
+        "# Tiny",
+        "CC BY 4.0",
+        "| go_held-out | f1 | 0.250 | 0.010 |",
+        "steps = 40",
+        "0123456789ab",
+        "16 train",
+    ] {
+        assert!(card.contains(say), "{say}: {card}");
+    }
+    assert!(card.contains("by attention pooling"), "{card}");
+    // the folder is a model of its own: no adapter, no base
+    assert!(!out.join("adapter_config.json").exists());
+    let whole = Policy::load(&out).unwrap();
+    models::llm::Qwen3::load(&out).unwrap();
+    let saying = Saying { max_new_tokens: 24, temperature: 0.0, seed: 0, site: None };
+    let proteins = ["MKTAYIAKQRWHWCHWQISFVK".to_owned(), "MAGSTKELV".to_owned()];
+    for question in ["Do they interact?", "What is this?"] {
+        let said = policy.ask(question, &proteins, saying).unwrap();
+        assert_eq!(said, whole.ask(question, &proteins, saying).unwrap());
+        assert_eq!(said, policy.ask(question, &proteins, saying).unwrap());
+        assert!(!said.contains("<|"), "{said}");
+    }
+    let warm = Saying { temperature: 1.0, ..saying };
+    let seeds: std::collections::BTreeSet<String> =
+        (0..5).map(|seed| policy.ask("What?", &proteins, Saying { seed, ..warm }).unwrap()).collect();
+    assert!(seeds.len() > 1);
+    let beyond = policy.ask("What?", &proteins, Saying { site: Some(9), ..saying }).unwrap_err().to_string();
+    assert!(beyond.contains("no residue 10 in a protein of 9"), "{beyond}");
+    let placeholder = policy.ask("What is <|protein_embed|>?", &proteins, saying).unwrap_err().to_string();
+    assert!(placeholder.contains("places for protein vectors"), "{placeholder}");
+    assert!(whole.trained_copy().is_err());
 }

@@ -14,6 +14,7 @@ use crate::checkpoint::{Checkpoint, atomic_folder};
 use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
 use crate::loss::llm::TokenLoss;
+use crate::memory::{self, Memory};
 use crate::optim::OptimConfig;
 use crate::run_log::RunLog;
 use eval::llm::{Policy, ProteinConfig};
@@ -27,7 +28,7 @@ const AUDITED: usize = 4;
 pub struct Config {
     /// Of every draw.
     pub seed: u64,
-    /// Folder of the base model, relative to this stage's.
+    /// The base model: its folder, relative to this stage's, or `owner/name` of the Hugging Face hub.
     pub base: PathBuf,
     /// Whether the base model may be one that has not learnt to end a turn.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -56,6 +57,9 @@ pub struct Config {
     pub save_every: u64,
     /// Steps in a row without a finite loss after which the run ends.
     pub max_bad_steps: u64,
+    /// Where the encoder's vectors are kept on disk; without it they are computed anew in each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<eval::embeddings::Config>,
     /// Which questions.
     pub data: DataConfig,
     /// Questions of the first steps; without it, they are those of all others.
@@ -114,12 +118,15 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let alignment = config.alignment.as_ref().map(|alignment| alignment.questions(&corpus, config.seed));
     let alignment = alignment.transpose()?;
     if !config.allow_base {
-        eval::llm::refuse_base(&out.join(&config.base))?;
+        eval::llm::refuse_base(&eval::hub::locate(out, &config.base)?.path)?;
     }
-    let policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
+    let mut policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
     config.data.check_lengths(&policy)?;
-    let (all, trained) = policy.params().counts();
-    tracing::info!("policy of {all} weights, {trained} of them trained");
+    if let Some(embeddings) = &config.embeddings {
+        policy.keep_embeddings(out, embeddings)?;
+    }
+    let (frozen, trained) = policy.counts();
+    tracing::info!("policy of {frozen} frozen weights and {trained} trained ones");
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
 
     let (mut optimiser, schedule) = config.optim.build(policy.params(), config.steps)?;
@@ -160,8 +167,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             })
             .collect::<Result<Vec<Row>>>()?;
         let shown = audit(&rows, policy.tokenizer(), AUDITED)?;
-        if step == 0 {
+        if Some(step) == resumed_at.or(Some(0)) {
             shown.iter().for_each(|text| tracing::info!("carries loss: {text}"));
+            say_memory(config, &policy, &rows);
         }
         let (gradients, loss) = gradients(config, &policy, &rows, step)?;
         let norms = optimiser.norms(&gradients)?;
@@ -200,6 +208,32 @@ fn gradients(config: &Config, policy: &Policy, rows: &[Row], step: u64) -> Resul
         }
     }
     Ok((sum.context("a step without an example")?, loss))
+}
+
+/// Says how much memory a step will take, from the micro-batches of the first one.
+fn say_memory(config: &Config, policy: &Policy, rows: &[Row]) {
+    let size = |batch: &Vec<Row>| {
+        let widest = batch.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let tokens = match config.pack_tokens {
+            Some(capacity) => capacity.max(widest),
+            None => batch.len() * widest,
+        };
+        let proteins = || batch.iter().flat_map(|row| &row.proteins);
+        let longest = proteins().map(|shown| shown.sequence.len()).max().unwrap_or(0);
+        (tokens as u64, (proteins().count() * longest) as u64)
+    };
+    let (tokens, residues) = micro_batches(config, rows).iter().map(size).max().unwrap_or_default();
+    let ((frozen, trained), kept) = (policy.counts(), residues * policy.n_kept());
+    let model = policy.model().config();
+    let memory = Memory::estimate(model, frozen as u64, trained as u64, tokens, kept);
+    tracing::info!("memory of a micro-batch of {tokens} tokens and {residues} residues: about {memory}");
+    let needed = memory.total() - memory.frozen; // those are there already
+    if memory::available().is_some_and(|there| there < needed) {
+        let key = if config.pack_tokens.is_some() { "pack_tokens" } else { "batch_size" };
+        tracing::warn!(
+            "this is more than the system has free\nhint: lower sft.{key} and raise sft.accumulation"
+        );
+    }
 }
 
 /// A step's examples as they are computed together.

@@ -17,7 +17,7 @@ use serde_json::Value;
 const STOPS: f64 = 0.1;
 
 /// Questions with complete answers: the next token should end the turn.
-const PROBES: [(&str, &str); 3] = [
+pub(super) const PROBES: [(&str, &str); 3] = [
     ("What is the capital of France?", "The capital of France is Paris."),
     (
         "How many letters does the protein alphabet have?",

@@ -2,6 +2,7 @@
 
 mod base;
 mod corpus;
+mod export;
 pub mod go;
 mod policy;
 pub mod ppi;
@@ -10,8 +11,9 @@ pub mod stability;
 
 pub use base::{Signal, refuse_base, signals};
 pub use corpus::Corpus;
+pub use export::{About, export};
 pub(crate) use policy::relative;
-pub use policy::{Policy, ProteinConfig, Tensors};
+pub use policy::{Policy, ProteinConfig, Saying, Tensors};
 pub use question::{Asking, Questions};
 
 use question::{answers, sampled};

@@ -7,21 +7,24 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{IndexOp, Tensor};
-use datasets::chat::Chat;
+use candle_core::Tensor;
+use datasets::chat::{Chat, Message};
 use datasets::collate::Padding;
-use datasets::llm::{Example, LlmBatch, ProteinPath, Row, Slot};
+use datasets::llm::{Example, LlmBatch, ProteinPath, Row, Shown, Slot, Truth};
 use datasets::rng;
-use datasets::tokenizer::{Special, Tokenizer};
+use datasets::tokenizer::{PROTEIN_EMBED, PROTEIN_END, PROTEIN_START, Special, Tokenizer};
 use models::llm::bridge::{FlamingoConfig, PerceiverConfig, PoolConfig, Reader};
 use models::llm::{
-    self, Bridge, Completion, Encoder, LoraConfig, Prompts, ProteinLlm, Proteins, Qwen3, Residues, Rows,
-    Sampling, bridge, encoder,
+    self, Bridge, Completion, Encoder, LogitDifference, LoraConfig, Prompts, ProteinLlm, Qwen3, Residues,
+    Rows, Sampling, bridge,
 };
 use models::ops::TokenScores;
 use models::{Params, Tape, Weights};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::embeddings::{self, Cache};
+use crate::hub::{Place, locate};
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -39,7 +42,8 @@ pub enum ProteinConfig {
     Letters,
     /// As vectors: a frozen encoder, attention pooling into `n_queries` vectors, a projector of two layers.
     Encoder {
-        /// Encoder: a folder or a file of weights of ESM-2, ESM-C or ESM3, relative to the stage's folder.
+        /// Encoder: a folder or a file of weights of ESM-2, ESM-C or ESM3, relative to the stage's folder, or `owner/name`
+        /// of the Hugging Face hub.
         folder: PathBuf,
         /// Vectors of each protein.
         n_queries: usize,
@@ -102,7 +106,7 @@ impl ProteinConfig {
     }
 
     /// How residues are read, by a language model of `depth` layers.
-    fn reader(&self, depth: usize) -> Option<Reader> {
+    pub fn reader(&self, depth: usize) -> Option<Reader> {
         Some(match *self {
             Self::Letters => return None,
             Self::Encoder { n_queries, mean, site, n_heads, hidden_size, .. } => {
@@ -131,8 +135,29 @@ impl ProteinConfig {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
-    base: PathBuf,
+    /// `None`: the folder's own weights, with the adapter merged in
+    base: Option<PathBuf>,
     encoder: Option<PathBuf>,
+}
+
+/// How an answer is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Saying {
+    /// Most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// 0: the most probable token every time.
+    pub temperature: f64,
+    /// Decides every draw.
+    pub seed: u64,
+    /// The residue that the question is about, 0-based, in every protein.
+    pub site: Option<usize>,
+}
+
+/// An adapter, and the model that it is for.
+#[derive(Clone)]
+struct Adapter {
+    lora: LoraConfig,
+    base: Place,
 }
 
 /// A language model with an adapter and, unless it reads letters, an encoder and a bridge.
@@ -140,12 +165,14 @@ pub struct Policy {
     tokenizer: Tokenizer,
     chat: Chat,
     model: ProteinLlm,
-    lora: LoraConfig,
+    /// `None`: merged into the weights
+    adapter: Option<Adapter>,
     params: Params,
-    base: PathBuf,
-    encoder: Option<PathBuf>,
+    encoder: Option<Place>,
     /// What the encoder said of a protein, `[L, E]` flat.
     encoded: Mutex<Encoded>,
+    /// The same on disk.
+    cache: Option<Arc<Mutex<Cache>>>,
 }
 
 /// Residue vectors by protein, and how many numbers they are.
@@ -156,7 +183,7 @@ struct Encoded {
 }
 
 impl Policy {
-    /// A fresh adapter and bridge on a base model. Relative folders begin at `from`.
+    /// A fresh adapter and bridge on a base model. Relative folders begin at `from`; `owner/name` is looked for at the hub.
     ///
     /// # Errors
     /// When a folder cannot be read, or the parts do not fit each other.
@@ -168,15 +195,15 @@ impl Policy {
         seed: u64,
     ) -> Result<Self> {
         let weights = || Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
-        let base = from.join(base);
-        let (tokenizer, chat, plain) = open_base(&base)?;
+        let base = locate(from, base)?;
+        let (tokenizer, chat, plain) = open_base(&base.path)?;
         let model = plain.with_lora(lora, weights())?;
         let special = tokenizer.special();
         let depth = model.config().num_hidden_layers;
         let (protein, encoder) = match (protein.encoder(), protein.reader(depth)) {
             (Some(folder), Some(reader)) => {
-                let folder = from.join(folder);
-                let encoder = open_encoder(&folder)?;
+                let place = locate(from, folder)?;
+                let encoder = open_encoder(&place.path)?;
                 let ends = bridge::Ends {
                     encoder_size: encoder.hidden_size(),
                     llm_size: model.config().hidden_size,
@@ -185,32 +212,43 @@ impl Policy {
                 };
                 let config = bridge::Config { ends, reader };
                 let bridge = Bridge::new(config, weights(), model.embedding().value())?;
-                (Some(llm::ProteinPath { encoder, bridge }), Some(folder))
+                (Some(llm::ProteinPath { encoder, bridge }), Some(place))
             }
             _ => (None, None),
         };
-        Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, lora.clone(), base, encoder)
+        let adapter = Adapter { lora: lora.clone(), base };
+        Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, Some(adapter), encoder)
     }
 
-    /// Reads what [`Policy::save`] wrote.
+    /// Reads what [`Policy::save`] wrote, or a chat model of others, which reads proteins as letters.
     ///
     /// # Errors
     /// Names the file that is missing or broken, or what does not fit.
     pub fn load(folder: &Path) -> Result<Self> {
         let read = || -> Result<Self> {
-            let text = fs_err::read_to_string(folder.join("policy.json"))?;
-            let parts: Parts = serde_json::from_str(&text).context("policy.json")?;
-            let base = folder.join(&parts.base);
-            let (_, _, plain) = open_base(&base)?;
-            let (model, lora) = plain.load_lora(folder)?;
-            let encoder = parts.encoder.map(|encoder| folder.join(encoder));
-            let open = |path: &PathBuf| -> Result<_> {
+            let parts = match folder.join("policy.json") {
+                path if !path.exists() && folder.join("config.json").exists() => {
+                    Parts { base: None, encoder: None } // a language model of others
+                }
+                path => serde_json::from_str(&fs_err::read_to_string(path)?).context("policy.json")?,
+            };
+            let (model, adapter) = match parts.base {
+                None => (Qwen3::load(folder)?, None),
+                Some(base) => {
+                    let base = locate(folder, &base)?;
+                    let (_, _, plain) = open_base(&base.path)?;
+                    let (model, lora) = plain.load_lora(folder)?;
+                    (model, Some(Adapter { lora, base }))
+                }
+            };
+            let encoder = parts.encoder.map(|encoder| locate(folder, &encoder)).transpose()?;
+            let open = |place: &Place| -> Result<_> {
                 let bridge = Bridge::load(folder, model.embedding().value())?;
-                Ok(llm::ProteinPath { encoder: open_encoder(path)?, bridge })
+                Ok(llm::ProteinPath { encoder: open_encoder(&place.path)?, bridge })
             };
             let protein = encoder.as_ref().map(open).transpose()?;
             let (tokenizer, chat) = (Tokenizer::load(folder)?, Chat::load(folder)?);
-            Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, lora, base, encoder)
+            Self::of(tokenizer, chat, ProteinLlm::new(model, protein)?, adapter, encoder)
         };
         read().with_context(|| format!("opening the policy {}", folder.display()))
     }
@@ -219,28 +257,34 @@ impl Policy {
         tokenizer: Tokenizer,
         chat: Chat,
         model: ProteinLlm,
-        lora: LoraConfig,
-        base: PathBuf,
-        encoder: Option<PathBuf>,
+        adapter: Option<Adapter>,
+        encoder: Option<Place>,
     ) -> Result<Self> {
         let params = model.params()?;
-        Ok(Self { tokenizer, chat, model, lora, params, base, encoder, encoded: Mutex::default() })
+        Ok(Self { tokenizer, chat, model, adapter, params, encoder, encoded: Mutex::default(), cache: None })
     }
 
-    /// Writes a PEFT adapter, the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
+    /// Writes a PEFT adapter (or the whole model, if the adapter is merged into it), the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
     /// tokenizer and template, and `policy.json`, which says where base model and encoder are. `folder` may be a
     /// temporary one beside the final place.
     ///
     /// # Errors
     /// Names the file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let base = relative(folder, &self.base)?;
-        self.model.llm.save_lora(folder, &self.lora, &base.to_string_lossy())?;
+        let mut base = None;
+        match &self.adapter {
+            None => self.model.llm.save(folder)?,
+            Some(adapter) => {
+                let path = name_from(folder, &adapter.base)?;
+                self.model.llm.save_lora(folder, &adapter.lora, &path.to_string_lossy())?;
+                base = Some(path);
+            }
+        }
         if let Some(protein) = &self.model.protein {
             protein.bridge.save(folder)?;
         }
         self.tokenizer.save(folder, self.chat.source())?;
-        let encoder = self.encoder.as_ref().map(|path| relative(folder, path)).transpose()?;
+        let encoder = self.encoder.as_ref().map(|place| name_from(folder, place)).transpose()?;
         let parts = serde_json::to_string_pretty(&Parts { base, encoder })?;
         Ok(fs_err::write(folder.join("policy.json"), parts + "\n")?)
     }
@@ -248,6 +292,18 @@ impl Policy {
     /// All weights but the encoder's; those of the base model are frozen.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Number of frozen weights, the encoder's among them, and of trained ones.
+    pub fn counts(&self) -> (usize, usize) {
+        let (all, trained) = self.params.counts();
+        let encoder = self.model.protein.as_ref().map_or(0, |path| path.encoder.params().counts().0);
+        (all - trained + encoder, trained)
+    }
+
+    /// Numbers that a training step keeps for each residue of a padded batch.
+    pub fn n_kept(&self) -> u64 {
+        self.model.protein.as_ref().map_or(0, |path| path.bridge.config().n_kept())
     }
 
     /// The tokenizer.
@@ -299,7 +355,8 @@ impl Policy {
     pub fn trained_copy(&self) -> Result<Self> {
         let (adapter, rest): (Tensors, Tensors) =
             self.trained()?.into_iter().partition(|(name, _)| name.contains(".lora_"));
-        let model = self.model.llm.with_lora(&self.lora, Weights::loaded(adapter))?;
+        let own = self.adapter.as_ref().context("a merged policy has no adapter to copy")?;
+        let model = self.model.llm.with_lora(&own.lora, Weights::loaded(adapter))?;
         let copy = |protein: &llm::ProteinPath| -> Result<_> {
             let config = protein.bridge.config().clone();
             let bridge = Bridge::new(config, Weights::loaded(rest.clone()), model.embedding().value())?;
@@ -308,7 +365,106 @@ impl Policy {
         let protein = self.model.protein.as_ref().map(copy).transpose()?;
         let (tokenizer, chat) = (self.tokenizer.clone(), Chat::new(self.chat.source())?);
         let model = ProteinLlm::new(model, protein)?;
-        Self::of(tokenizer, chat, model, self.lora.clone(), self.base.clone(), self.encoder.clone())
+        let copy = Self::of(tokenizer, chat, model, self.adapter.clone(), self.encoder.clone())?;
+        Ok(Self { cache: self.cache.clone(), ..copy })
+    }
+
+    /// This policy with its adapter merged into the weights, and what that changes in the logits of some token rows.
+    ///
+    /// # Errors
+    /// What candle says.
+    pub fn merged(&self, probes: &[Vec<u32>]) -> Result<(Self, LogitDifference)> {
+        let llm = self.model.llm.merged()?;
+        let change = self.model.llm.logit_difference(&llm, probes)?;
+        let (tokenizer, chat) = (self.tokenizer.clone(), Chat::new(self.chat.source())?);
+        let model = ProteinLlm::new(llm, self.model.protein.clone())?;
+        Ok((Self::of(tokenizer, chat, model, None, self.encoder.clone())?, change))
+    }
+
+    /// The language model.
+    pub fn model(&self) -> &Qwen3 {
+        &self.model.llm
+    }
+
+    /// Its base model; `None` for a merged one.
+    pub fn base(&self) -> Option<&Place> {
+        self.adapter.as_ref().map(|adapter| &adapter.base)
+    }
+
+    /// How proteins enter, for a reader.
+    pub fn how_proteins_enter(&self) -> String {
+        let Some(path) = &self.model.protein else {
+            return "Sequences stand in the prompt as letters: `<protein>MKT…</protein>`.".into();
+        };
+        let bridge = path.bridge.config();
+        let how = match &bridge.reader {
+            Reader::Pool(pool) => format!("{} vectors by attention pooling", pool.n_queries),
+            Reader::Perceiver(perceiver) => {
+                format!("{} vectors by a Perceiver resampler", perceiver.n_latents)
+            }
+            Reader::Flamingo(flamingo) => {
+                format!(
+                    "{} latents that {} gated cross-attention layers read",
+                    flamingo.n_latents, flamingo.n_blocks
+                )
+            }
+        };
+        let n = path.encoder.params().counts().0;
+        format!(
+            "A frozen protein encoder of {n} weights gives a vector for each residue; the bridge (`bridge.safetensors`) makes \
+             {how} of them. transformers reads the decoder alone; `peptalk` reads all of it, with the encoder that \
+             `policy.json` names."
+        )
+    }
+
+    /// A chat of one question and its answer, without proteins, as token ids.
+    ///
+    /// # Errors
+    /// As [`Chat::encode`].
+    pub fn chat_ids(&self, prompt: &[Message], answer: &str) -> Result<Vec<u32>> {
+        Ok(self.chat.encode(&self.tokenizer, prompt, answer, self.n_embed())?.ids)
+    }
+
+    /// The answer to a question about some proteins, which are shown before it in their order.
+    ///
+    /// # Errors
+    /// When a site lies behind the end of a protein, and as [`Policy::sample`].
+    pub fn ask(&self, question: &str, proteins: &[String], saying: Saying) -> Result<String> {
+        let mut text = String::new();
+        for protein in proteins {
+            match self.path() {
+                ProteinPath::Encoder => text += &format!("{PROTEIN_START}{PROTEIN_EMBED}{PROTEIN_END}\n"),
+                ProteinPath::Letters => text += &format!("<protein>{protein}</protein>\n"),
+            }
+            if let Some(site) = saying.site {
+                ensure!(
+                    site < protein.len(),
+                    "there is no residue {} in a protein of {}",
+                    site + 1,
+                    protein.len()
+                );
+            }
+        }
+        let shown = |protein: &String| Shown { sequence: protein.as_str().into(), site: saying.site };
+        let example = Example {
+            task: "chat".into(),
+            prompt: vec![Message::user(text + question)],
+            answer: String::new(),
+            proteins: match self.path() {
+                ProteinPath::Encoder => proteins.iter().map(shown).collect(),
+                ProteinPath::Letters => vec![],
+            },
+            cluster: String::new(),
+            truth: Truth::Text(String::new()),
+        };
+        let prompt = [self.encode_prompt(&example)?];
+        let said = match saying.temperature > 0.0 {
+            false => self.answer(&prompt, saying.max_new_tokens)?,
+            true => self.sample(&prompt, 1, saying.max_new_tokens, saying.temperature, |i| {
+                rng(saying.seed, "chat", i as u64)
+            })?,
+        };
+        self.decode(&said.first().context("no answer")?.tokens)
     }
 
     /// A question and its answer as token ids.
@@ -476,20 +632,9 @@ impl Policy {
         let mut known = self.encoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let new: Vec<&Arc<str>> =
             batch.proteins.iter().filter(|p| !known.proteins.contains_key(*p)).collect();
-        if !new.is_empty() {
-            let ids: Vec<Vec<u32>> = new.iter().map(|p| encoder::encode(p)).collect();
-            let padding = Padding::new(ids.iter().map(Vec::len).collect())?;
-            let distinct = Proteins {
-                ids: padding.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?,
-                lengths: padding.lengths().to_vec(),
-                rows: (0..ids.len()).collect(),
-            };
-            let found = self.model.encode(&distinct)?.context("no protein to encode")?;
-            for (at, (protein, &n)) in new.into_iter().zip(&found.lengths).enumerate() {
-                let vectors: Vec<f32> = found.vectors.i((at, ..n))?.flatten_all()?.to_vec1()?;
-                known.n_numbers += vectors.len();
-                known.proteins.insert(protein.clone(), vectors);
-            }
+        for (protein, vectors) in self.encode_proteins(&new)? {
+            known.n_numbers += vectors.len();
+            known.proteins.insert(protein, vectors);
         }
         let of = |slot: &Slot| &known.proteins[&batch.proteins[slot.protein]];
         let lengths: Vec<usize> = batch.slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
@@ -505,6 +650,49 @@ impl Policy {
             *known = Encoded::default();
         }
         Ok(residues)
+    }
+}
+
+impl Policy {
+    /// Residue vectors of proteins, from disk as far as they are there.
+    fn encode_proteins(&self, proteins: &[&Arc<str>]) -> Result<Vec<(Arc<str>, Vec<f32>)>> {
+        let Some(path) = &self.model.protein else {
+            ensure!(proteins.is_empty(), "proteins for a model without an encoder");
+            return Ok(vec![]);
+        };
+        let mut cache =
+            self.cache.as_ref().map(|c| c.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let (mut out, mut new) = (vec![], vec![]);
+        for &protein in proteins {
+            match cache.as_ref().map(|cache| cache.get(protein)).transpose()?.flatten() {
+                Some(vectors) => out.push((protein.clone(), vectors)),
+                None => new.push(protein),
+            }
+        }
+        if !new.is_empty() {
+            let letters: Vec<&str> = new.iter().map(|protein| &***protein).collect();
+            for (protein, vectors) in new.into_iter().zip(embeddings::encode(&path.encoder, &letters)?) {
+                let kept = match &mut cache {
+                    Some(cache) => cache.put(protein, &vectors)?,
+                    None => vectors,
+                };
+                out.push((protein.clone(), kept));
+            }
+        }
+        Ok(out)
+    }
+
+    /// From now on keeps what the encoder says on disk, and looks there first. A model without an encoder has no use for it.
+    ///
+    /// # Errors
+    /// As [`Cache::open`].
+    pub fn keep_embeddings(&mut self, from: &Path, config: &embeddings::Config) -> Result<()> {
+        if let Some(path) = &self.model.protein {
+            let cache = Cache::open(&from.join(&config.folder), &path.encoder, config.numbers)?;
+            tracing::info!("embeddings of {} proteins are known", cache.len());
+            self.cache = Some(Arc::new(Mutex::new(cache)));
+        }
+        Ok(())
     }
 }
 
@@ -527,6 +715,14 @@ fn open_base(folder: &Path) -> Result<(Tokenizer, Chat, Qwen3)> {
 
 fn open_encoder(folder: &Path) -> Result<Encoder> {
     Encoder::load(folder).with_context(|| format!("opening the encoder {}", folder.display()))
+}
+
+/// How files in a folder name a model: as the hub does, or by the way there.
+fn name_from(folder: &Path, place: &Place) -> Result<PathBuf> {
+    match &place.hub {
+        Some(name) => Ok(name.into()),
+        None => relative(folder, &place.path),
+    }
 }
 
 /// The path from one folder to another, so that a run folder may be moved as a whole.

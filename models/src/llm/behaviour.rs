@@ -271,6 +271,36 @@ fn both_spellings_of_the_config_are_read() -> Result<()> {
 }
 
 #[test]
+fn a_config_knows_how_many_weights_it_has() {
+    for tied in [true, false] {
+        let model = tiny(tied);
+        assert_eq!(model.config().n_weights(), model.params().counts().0 as u64);
+    }
+    let sizes =
+        |hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, tie_word_embeddings| {
+            Config {
+                vocab_size: 151_936,
+                hidden_size,
+                intermediate_size,
+                num_hidden_layers,
+                num_attention_heads,
+                num_key_value_heads: 8,
+                head_dim: 128,
+                tie_word_embeddings,
+                ..tiny_config(true)
+            }
+        };
+    for (config, published) in [
+        (sizes(1024, 3072, 28, 16, true), 596_049_920),
+        (sizes(2560, 9728, 36, 32, true), 4_022_468_096),
+        (sizes(4096, 12_288, 36, 32, false), 8_190_735_360),
+        (sizes(5120, 17_408, 40, 40, false), 14_768_307_200),
+    ] {
+        assert_eq!(config.n_weights(), published);
+    }
+}
+
+#[test]
 fn an_adapter_must_fit() {
     let model = tiny(true);
     let config = |target: &str| LoraConfig {

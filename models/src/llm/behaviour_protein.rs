@@ -130,6 +130,14 @@ fn hidden(
 }
 
 #[test]
+fn a_config_knows_how_many_weights_a_bridge_has() {
+    for model in readers().map(model) {
+        let bridge = &model.protein.as_ref().unwrap().bridge;
+        assert_eq!(bridge.config().n_weights(), bridge.params().counts().0 as u64, "{:?}", bridge.config());
+    }
+}
+
+#[test]
 fn padding_and_company_change_no_bit() {
     for model in readers().map(model) {
         let (rows, proteins) = example(n_places(&model));

@@ -100,6 +100,16 @@ impl Config {
         })
     }
 
+    /// Number of weights of a model of these sizes.
+    pub fn n_weights(&self) -> u64 {
+        let (width, dim) = (self.hidden_size as u64, self.head_dim as u64);
+        let (heads, groups) = (self.num_attention_heads as u64 * dim, self.num_key_value_heads as u64 * dim);
+        let attention = 2 * width * (heads + groups) + 2 * dim;
+        let block = attention + 3 * width * self.intermediate_size as u64 + 2 * width;
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        tables * self.vocab_size as u64 * width + self.num_hidden_layers as u64 * block + width
+    }
+
     /// A `config.json` in the spelling of transformers 4, which every reader knows.
     pub fn to_json(&self) -> Value {
         let eos = match self.eos_token_ids[..] {

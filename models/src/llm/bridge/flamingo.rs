@@ -39,6 +39,17 @@ pub struct Config {
     pub site: bool,
 }
 
+/// Number of weights between an encoder of width `e` and a language model of width `c`.
+pub(super) fn n_weights(config: &Config, e: u64, c: u64) -> u64 {
+    let inner = (config.n_heads * config.head_dim) as u64;
+    let ffn = |width: u64| 2 * width + 2 * FFN_FACTOR as u64 * width * width;
+    let attention = |width: u64, key_width: u64| 2 * width * inner + 2 * key_width * inner;
+    let layer = 4 * e + attention(e, e) + ffn(e);
+    let block = 2 * c + attention(c, e) + ffn(c) + 2;
+    let tables = (config.max_residues + config.n_latents) as u64 * e + c;
+    tables + config.n_layers as u64 * layer + 2 * e + config.n_blocks as u64 * block
+}
+
 /// `LayerNorm → Linear → GELU → Linear`, without biases in the linear layers.
 #[derive(Clone)]
 struct FeedForward {

@@ -74,6 +74,39 @@ impl Config {
         }
     }
 
+    /// Number of weights of a bridge of these sizes.
+    pub fn n_weights(&self) -> u64 {
+        let (e, c) = (self.ends.encoder_size as u64, self.ends.llm_size as u64);
+        let attention = |width: u64| 4 * (width * width + width); // torch's, with biases
+        let linear = |n_in: u64, n_out: u64| n_in * n_out + n_out;
+        let reader = match &self.reader {
+            Reader::Pool(pool) => {
+                let (n, hidden) = (pool.n_queries as u64, pool.hidden_size as u64);
+                n * e + attention(e) + 2 * e + linear(e, hidden) + linear(hidden, c)
+            }
+            Reader::Perceiver(p) => {
+                let (n, w, ffn) = (p.n_latents as u64, p.width as u64, p.ffn_size as u64);
+                let layer = 8 * w + 2 * attention(w) + linear(w, ffn) + linear(ffn, w);
+                linear(e, w) + n * w + p.n_layers as u64 * layer + 2 * w + linear(w, c)
+            }
+            Reader::Flamingo(f) => flamingo::n_weights(f, e, c),
+        };
+        reader + 2 * c // the boundary tokens
+    }
+
+    /// Numbers that a training step keeps for each residue of a padded batch.
+    pub fn n_kept(&self) -> u64 {
+        let e = self.ends.encoder_size as u64;
+        match &self.reader {
+            Reader::Pool(_) => 3 * e, // vectors, keys, values
+            Reader::Perceiver(p) => e + (1 + 3 * p.n_layers as u64) * p.width as u64,
+            Reader::Flamingo(f) => {
+                let inner = (f.n_heads * f.head_dim) as u64;
+                2 * e + f.n_layers as u64 * (2 * e + 4 * inner)
+            }
+        }
+    }
+
     /// Residues of the longest protein that it reads, if there is a limit.
     pub fn max_residues(&self) -> Option<usize> {
         match &self.reader {

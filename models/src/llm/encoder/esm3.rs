@@ -169,6 +169,11 @@ impl Esm3 {
         self.max_tokens
     }
 
+    /// As [`super::Encoder::options`].
+    pub(super) fn options(&self) -> String {
+        format!("{} heads, final norm {}", self.n_heads, self.normed)
+    }
+
     /// All weights.
     pub fn params(&self) -> &Params {
         &self.params

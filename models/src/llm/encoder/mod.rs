@@ -114,6 +114,14 @@ impl Encoder {
         }
     }
 
+    /// All that decides its numbers beside the weights, as text: for hashes.
+    pub fn options(&self) -> String {
+        match self {
+            Self::Esm2(encoder) => encoder.config().to_json().to_string(),
+            Self::Esm3(encoder) => encoder.options(),
+        }
+    }
+
     /// All weights.
     pub fn params(&self) -> &Params {
         match self {
