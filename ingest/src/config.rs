@@ -1,10 +1,13 @@
 //! The `[ingest]` section of a recipe.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::claim::MAX_FILES;
 
 /// What is ingested, and the rules of cleaning, clustering and splitting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,7 +84,8 @@ pub struct Source {
     pub name: String,
     /// The format.
     pub kind: Kind,
-    /// Relative to the data folder, in order.
+    /// Relative to the data folder, in order. A folder stands for the files in it, by name; an archive (zip, tar,
+    /// packed or not) for its members.
     pub files: Vec<String>,
     /// Files that the kind reads beside them: the split of `cath_chains`, the dictionary of `ppi_pairs`, the labels and
     /// then the mask of `ss_fasta`.
@@ -143,6 +147,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Endings of the members that are read when a file is an archive, before a `.gz`; all if there are none.
+    pub(crate) fn members(self) -> &'static [&'static str] {
+        match self {
+            Kind::MolInstructions => &["json"],
+            _ => &[],
+        }
+    }
+
     /// Whether the kind reads companions: (least, most).
     fn companions(self) -> (usize, usize) {
         match self {
@@ -158,6 +170,39 @@ impl Config {
     /// Names of the test sources whose homologs leave training.
     pub(crate) fn strict_tests(&self) -> BTreeSet<&str> {
         self.source.iter().filter(|s| s.exclude_homologs).map(|s| s.name.as_str()).collect()
+    }
+
+    /// With the files of a folder in the place of its name: sorted, hidden ones left out.
+    ///
+    /// # Errors
+    /// I/O; a folder without files.
+    pub(crate) fn expanded(&self, data: &Path) -> Result<Self, Error> {
+        let mut config = self.clone();
+        for source in &mut config.source {
+            let mut files = Vec::new();
+            for name in &source.files {
+                let folder = data.join(name);
+                if !folder.is_dir() {
+                    files.push(name.clone());
+                    continue;
+                }
+                let mut inside = Vec::new();
+                for entry in fs::read_dir(&folder)? {
+                    let entry = entry?;
+                    let file = entry.file_name().to_string_lossy().into_owned();
+                    if entry.path().is_file() && !file.starts_with('.') {
+                        inside.push(format!("{}/{file}", name.trim_end_matches('/')));
+                    }
+                }
+                inside.sort();
+                if inside.is_empty() {
+                    return Err(Error::Empty { path: folder });
+                }
+                files.extend(inside);
+            }
+            source.files = files;
+        }
+        Ok(config)
     }
 
     /// Checks what can be checked without opening a file.
@@ -209,8 +254,8 @@ impl Config {
             must(names.insert(name), format!("two sources are named {name:?}"));
             must(!source.files.is_empty(), format!("source {name:?} has no files"));
             must(
-                source.files.len() + source.companion.len() <= 255,
-                format!("source {name:?} has more than 255 files"),
+                source.files.len() + source.companion.len() <= MAX_FILES,
+                format!("source {name:?} has more than {MAX_FILES} files"),
             );
             must(
                 source.role == Role::Test || !source.exclude_homologs,

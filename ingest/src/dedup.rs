@@ -16,6 +16,7 @@ use datasets::table::{ChainRow, DdgRow, FactRow, GoRow, PlddtRow, Rows, SsRow};
 use serde::Deserialize;
 
 use crate::Error;
+use crate::claim;
 use crate::ledger::Ledger;
 use crate::reason::{Fault, Reason};
 
@@ -389,7 +390,7 @@ impl Plans<'_> {
     /// Every sound record that was not refused, and whether one of its claims was kept.
     async fn claimed(&self) -> Result<BTreeMap<u64, bool>, Error> {
         let records = numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
-        let kept: BTreeSet<u64> = self.kept.iter().map(|order| order & !0xffff).collect();
+        let kept: BTreeSet<u64> = self.kept.iter().map(|&order| claim::record_of(order)).collect();
         let open = records.into_iter().filter(|r| !self.refused.contains(r));
         Ok(open.map(|record| (record, kept.contains(&record))).collect())
     }

@@ -47,6 +47,28 @@ pub enum Error {
         /// What the decoder said.
         source: std::io::Error,
     },
+    /// A packed file that unpacks to far more than text does.
+    #[error(
+        "{path}: {packed} packed bytes gave {unpacked} bytes so far, more than 200 for one; it was not read on\nhint: an archive bomb, or not a data file; unpack it by hand and look if you trust it"
+    )]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// Bytes read of the file on disk.
+        packed: u64,
+        /// Bytes that came out of them.
+        unpacked: u64,
+    },
+    /// An archive that cannot be read.
+    #[error("{path}: {detail}\nhint: {hint}")]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        hint: String,
+    },
     /// A header that lacks columns.
     #[error("{path}, line {line}: the header lacks {missing}; it has: {got}\nhint: {hint}")]
     Header {

@@ -47,6 +47,8 @@ pub(crate) struct Ledger {
 struct State {
     read: BTreeMap<(usize, usize), u64>,
     kept_without_rows: BTreeMap<(usize, usize), u64>,
+    /// Members of archives: the line of the archive after which each begins, and its name.
+    members: BTreeMap<(usize, usize), BTreeMap<u64, String>>,
     faults: Vec<Entry>,
     failure: Option<Error>,
 }
@@ -72,6 +74,11 @@ impl Ledger {
     /// Counts records that are kept though they give no row (terms of an ontology).
     pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
         *self.state().kept_without_rows.entry((source, file)).or_default() += n;
+    }
+
+    /// Notes that the lines of an archive after `begin` are those of a member.
+    pub(crate) fn member(&self, source: usize, file: usize, begin: u64, name: &str) {
+        self.state().members.entry((source, file)).or_default().insert(begin, name.to_owned());
     }
 
     /// Notes a record that gives nothing, or a part of a record.
@@ -106,6 +113,11 @@ impl Ledger {
                 counts.insert((s, f), FileCounts { source, file, rows_in, kept, ..FileCounts::default() });
             }
         }
+        let members = std::mem::take(&mut state.members);
+        let named = |file: (usize, usize), line: u64, archive: &str| {
+            let member = members.get(&file).and_then(|of| of.range(..line).next_back());
+            member.map_or((archive.to_owned(), line), |(begin, name)| (format!("{archive}/{name}"), line - begin))
+        };
         state.faults.sort_by(|a, b| {
             (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(
                 b.record,
@@ -124,13 +136,14 @@ impl Ledger {
         }
         let mut rows = Vec::with_capacity(state.faults.len());
         for entry in &state.faults {
-            let (file, line) = at(entry.record);
-            let count = counts.entry(file).or_default();
+            let (place, line) = at(entry.record);
+            let count = counts.entry(place).or_default();
+            let (file, line) = named(place, line, &count.file);
             let by_reason = if entry.is_part { &mut count.parts_quarantined } else { &mut count.quarantined };
             *by_reason.entry(entry.fault.reason).or_default() += 1;
             rows.push(QuarantineRow {
                 source: count.source.clone(),
-                file: count.file.clone(),
+                file,
                 line,
                 reason: entry.fault.reason.name().into(),
                 detail: entry.fault.detail.clone(),

@@ -5,6 +5,7 @@
 //! audits the split, and writes the tables of [`datasets::table`], a [`Manifest`] and `audit.json`. Every record is
 //! accounted for: kept, merged, or in the quarantine table with a [`Reason`].
 
+mod archive;
 mod audit;
 mod claim;
 mod clean;
@@ -46,6 +47,9 @@ pub use reason::Reason;
 /// Faults of the configuration, of whole files, or a leak found by the audit; nothing is written then.
 pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> {
     config.validate()?;
+    let recipe = config;
+    let config = &recipe.expanded(data)?;
+    config.validate()?;
     for (source, file) in config.source.iter().flat_map(|s| source::files(s).map(move |f| (s, f))) {
         let path = data.join(file);
         if !path.is_file() {
@@ -55,12 +59,13 @@ pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> 
     let work = Work::begin(out)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(rayon::current_num_threads()).build()?;
-    let manifest = runtime.block_on(ingest(config, data, &work))?;
+    let manifest = runtime.block_on(ingest(recipe, config, data, &work))?;
     work.publish(out)?;
     Ok(manifest)
 }
 
-async fn ingest(config: &Config, data: &Path, work: &Work) -> Result<Manifest, Error> {
+/// `recipe`: the configuration as written; `config`: with folders expanded.
+async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> Result<Manifest, Error> {
     let session = stage::session(config)?;
     let ledger = Arc::new(ledger::Ledger::default());
     let (claims, ontology) = stage::stage(&session, config, data, &work.staging(), &ledger).await?;
@@ -74,7 +79,7 @@ async fn ingest(config: &Config, data: &Path, work: &Work) -> Result<Manifest, E
     let (mut files, quarantine) = ledger.close(config, &relations.claimed);
     publish::fingerprint(&mut files, data)?;
     let tables = work.tables();
-    let manifest = write(config, &tables, relations, &proteins, &quarantine, files)?;
+    let manifest = write(recipe, &tables, relations, &proteins, &quarantine, files)?;
     if let Some(text) = ontology {
         datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;
     }

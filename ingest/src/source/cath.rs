@@ -55,7 +55,7 @@ impl PublishedSplit {
 }
 
 /// Reads chains, JSON lines or one array.
-pub(crate) fn read(context: &Context, mut input: Input, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, mut input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let is_array = input.fill()?.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     if is_array {
         return sink.elements(input, |text| parse(context, text));

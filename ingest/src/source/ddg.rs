@@ -18,7 +18,7 @@ const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 
 /// Reads `wt_seq,mut_seq,ddg,pdb_id[,reverse],mut_info,pos`. Rows with `reverse` = True are the same measurement written
 /// backwards by the publisher: they are turned forward again, so that they merge with it.
-pub(crate) fn read_prostata(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_prostata(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["wt_seq", "mut_seq", "ddg", "pdb_id", "pos"];
     let header =
         Header::read(&mut lines, ',', &NEEDED, "PROSTATA's CSV was expected; FireProtDB is kind `fireprot`")?;
@@ -71,7 +71,7 @@ fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
 }
 
 /// Reads FireProtDB's columns as ThermoMPNN wrote them.
-pub(crate) fn read_fireprot(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_fireprot(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 6] = ["wild_type", "mutation", "ddG", "pdb_id", "pdb_position", "pdb_sequence"];
     let header = Header::read(
         &mut lines,

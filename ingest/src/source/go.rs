@@ -172,7 +172,7 @@ impl Context {
 
 /// Reads GAF 1.0 to 2.2: tab-separated, comments begin with `!`
 /// (<https://geneontology.org/docs/go-annotation-file-gaf-format-2.2/>).
-pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_gaf(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     while let Some(line) = lines.next()? {
         if line.fault.is_none() && line.text.starts_with('!') {
             continue;
@@ -192,7 +192,7 @@ pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> 
 }
 
 /// Reads the TSV that QuickGO downloads, columns by name.
-pub(crate) fn read_quickgo(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_quickgo(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["GENE PRODUCT ID", "QUALIFIER", "GO TERM", "GO ASPECT", "GO EVIDENCE CODE"];
     let header = Header::read(
         &mut lines,

@@ -13,6 +13,7 @@ pub(crate) mod ss;
 pub(crate) mod ss_fasta;
 pub(crate) mod swissprot;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,9 +21,11 @@ use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datasets::residue::{self, SequenceError};
+use indicatif::ProgressBar;
 use tokio::sync::mpsc::Sender;
 
 use crate::Error;
+use crate::archive;
 use crate::claim::{self, Claim, Residues};
 use crate::config::{Kind, Source};
 use crate::json::Elements;
@@ -71,11 +74,23 @@ pub(crate) fn files(source: &Source) -> impl Iterator<Item = &str> {
     source.companion.iter().chain(&source.files).map(String::as_str)
 }
 
-/// Reads one file of a source into the sink.
+/// Reads one file of a source into the sink, an archive member after member.
 ///
 /// # Errors
 /// Faults of the whole file: damaged gzip, missing columns, another format.
-pub(crate) fn read(context: &Context, file: usize, input: Input, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, path: &Path, bar: ProgressBar, sink: &mut Sink) -> Result<(), Error> {
+    let sink = RefCell::new(sink);
+    let file = sink.borrow().file;
+    let whole = |input: Input<'_>| parse(context, file, input, &mut sink.borrow_mut());
+    let mut member = |name: &str, input: Input<'_>| {
+        let mut sink = sink.borrow_mut();
+        sink.begin_member(name);
+        parse(context, file, input, &mut sink)
+    };
+    archive::read(path, bar, context.source.kind.members(), whole, &mut member)
+}
+
+fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let is_companion = file < context.source.companion.len();
     match context.source.kind {
         Kind::SwissprotDat => swissprot::read(context, Lines::new(input), sink),
@@ -155,7 +170,7 @@ impl Header {
     /// # Errors
     /// [`Error::Header`] naming what is missing and what is there.
     pub(crate) fn read(
-        lines: &mut Lines,
+        lines: &mut Lines<'_>,
         separator: char,
         needed: &[&str],
         hint: &str,
@@ -245,6 +260,9 @@ pub(crate) struct Sink {
     sender: Sender<PlanResult<RecordBatch>>,
     batch: Vec<Claim>,
     rows_in: u64,
+    /// Line of an archive after which the member being read begins, and the last line read; 0 in plain files.
+    begin: u64,
+    last: u64,
 }
 
 impl Sink {
@@ -256,14 +274,34 @@ impl Sink {
         ledger: Arc<Ledger>,
         sender: Sender<PlanResult<RecordBatch>>,
     ) -> Self {
-        Self { context, file, fields, ledger, sender, batch: Vec::with_capacity(BATCH), rows_in: 0 }
+        Self { context, file, fields, ledger, sender, batch: Vec::with_capacity(BATCH), rows_in: 0, begin: 0, last: 0 }
+    }
+
+    /// Notes that what comes now is of another member of an archive.
+    fn begin_member(&mut self, name: &str) {
+        self.begin = self.last;
+        self.ledger.member(self.context.index, self.file, self.begin, name);
     }
 
     /// Takes one record that began at `line`.
     pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
         self.rows_in += 1;
-        let record = claim::record(self.context.index, self.file, line);
+        self.last = self.begin + line;
+        if self.last >= claim::MAX_LINES {
+            return Err(Error::Format {
+                path: files(&self.context.source).nth(self.file).unwrap_or_default().into(),
+                place: format!("line {}", self.last),
+                detail: format!("a file (or archive) has at most {} lines", claim::MAX_LINES),
+                hint: "cut it into several files and list them all in `files`".into(),
+            });
+        }
+        let record = claim::record(self.context.index, self.file, self.last);
         let parsed = match parsed {
+            Ok(parsed) if parsed.claims.len() > claim::MAX_PARTS => {
+                let detail = format!("{} statements, at most {}", parsed.claims.len(), claim::MAX_PARTS);
+                self.ledger.quarantine(record, Fault::new(Reason::Malformed, detail), raw, false);
+                return Ok(());
+            }
             Ok(parsed) => parsed,
             Err(fault) => {
                 self.ledger.quarantine(record, fault, raw, false);
@@ -274,9 +312,7 @@ impl Sink {
             self.ledger.quarantine(record, fault, &text, true);
         }
         for (part, mut claim) in parsed.claims.into_iter().enumerate() {
-            let part =
-                u16::try_from(part).expect("an entry has fewer than 65,536 statements: its text is bounded");
-            claim.place(&self.context.source, record, part);
+            claim.place(&self.context.source, record, part as u64);
             claim.raw = (part == 0).then(|| cut(raw));
             self.batch.push(claim);
         }
@@ -299,7 +335,7 @@ impl Sink {
     /// Takes every line that is left.
     pub(crate) fn lines(
         &mut self,
-        mut lines: Lines,
+        mut lines: Lines<'_>,
         mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
         while let Some(line) = lines.next()? {
@@ -311,7 +347,7 @@ impl Sink {
     /// Takes every entry that is left of a FASTA file, parsed unless it is faulty already.
     pub(crate) fn entries(
         &mut self,
-        mut entries: Entries,
+        mut entries: Entries<'_>,
         mut parse: impl FnMut(&Entry) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
         while let Some(mut entry) = entries.next()? {
@@ -327,7 +363,7 @@ impl Sink {
     /// Takes every element of a JSON array.
     pub(crate) fn elements(
         &mut self,
-        input: Input,
+        input: Input<'_>,
         mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
         let mut elements = Elements::new(input);

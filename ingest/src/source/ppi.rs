@@ -8,7 +8,7 @@ use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, number};
 
 /// Reads pairs. Their proteins are looked up later, by a join with the dictionary.
-pub(crate) fn read_pairs(lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_pairs(lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     sink.lines(lines, parse_pair)
 }
 
@@ -32,7 +32,7 @@ fn parse_pair(text: &str) -> Result<Parsed, Fault> {
 }
 
 /// Reads a dictionary of either form.
-pub(crate) fn read_dictionary(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_dictionary(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     let Some(first) = lines.next()? else { return Ok(()) };
     if first.text.starts_with('>') {
         let parse = |entry: &Entry| member(context, entry.id(), &entry.text);

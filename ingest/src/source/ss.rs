@@ -21,7 +21,7 @@ pub(crate) struct Record {
 }
 
 /// Reads one file.
-pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const HINT: &str = "layouts: pdb_id,chain_code,seq,sst8,sst3 · id,seq,sst8,sst3 · id,len,input,expected · input,dssp3,dssp8,disorder,cb513_mask";
     let header = Header::read(&mut lines, ',', &[], HINT)?;
     let has = |names: &[&str]| names.iter().all(|n| header.find(n).is_some());

@@ -22,7 +22,7 @@ const TOPICS: [(&str, &str); 9] = [
 ];
 
 /// Reads entries, each a record that begins at its ID line.
-pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     let (mut entry, mut begin, mut fault) = (String::new(), 0, None);
     while let Some(line) = lines.next()? {
         if entry.is_empty() {
