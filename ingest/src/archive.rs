@@ -62,7 +62,9 @@ fn fault(path: &Path, detail: impl Into<String>, hint: &str) -> Error {
 /// A name that leads out of the folder in which it would be unpacked.
 fn is_wanted(path: &Path, name: &str, wanted: &[&str]) -> Result<bool, Error> {
     let parts: Vec<Component<'_>> = Path::new(name).components().collect();
-    if name.contains('\0') || !parts.iter().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    if name.contains('\0')
+        || !parts.iter().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
         let detail = format!("the member {name:?} would be unpacked outside of its folder");
         return Err(fault(path, detail, "an archive made to do harm; take it from where it is published"));
     }

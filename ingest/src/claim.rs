@@ -50,6 +50,10 @@ pub(crate) struct Claim {
     pub(crate) ddg: Option<Ddg>,
     /// For `plddt`.
     pub(crate) plddt: Option<Plddt>,
+    /// For `domains`.
+    pub(crate) domain: Option<Domain>,
+    /// For `weights`.
+    pub(crate) weight: Option<Weight>,
 }
 
 /// A protein of a source.
@@ -92,6 +96,8 @@ pub(crate) struct Go {
     pub(crate) term: String,
     pub(crate) aspect: String,
     pub(crate) evidence: String,
+    /// Another name of the gene product, `4932.YAL001C`: taxon and locus as STRING writes them; empty if none.
+    pub(crate) locus: String,
 }
 
 /// A pair by the ids of its dictionary.
@@ -100,6 +106,8 @@ pub(crate) struct Pair {
     pub(crate) id_a: String,
     pub(crate) id_b: String,
     pub(crate) label: bool,
+    /// How they interact, empty where the source does not say.
+    pub(crate) mode: String,
 }
 
 /// Columns of `ddg`.
@@ -117,6 +125,20 @@ pub(crate) struct Ddg {
 pub(crate) struct Plddt {
     pub(crate) mean_plddt: f32,
     pub(crate) plddt: Vec<f32>,
+}
+
+/// Columns of `domains`; the chain is the accession.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Domain {
+    pub(crate) domain_id: String,
+    pub(crate) node: String,
+}
+
+/// Columns of `weights`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Weight {
+    pub(crate) term: String,
+    pub(crate) information_bits: f64,
 }
 
 impl Claim {
@@ -160,6 +182,12 @@ impl Claim {
             fields.extend(["chain", &value]);
         } else if let Some(ss) = &self.ss {
             fields.extend(["ss", &ss.q8, &ss.q3, &ss.mask]);
+        } else if let Some(domain) = &self.domain {
+            fields.extend(["domain", &domain.domain_id, &domain.node]);
+        } else if let Some(weight) = &self.weight {
+            fields.extend(["weight", &weight.term]);
+        } else if self.protein_id.is_none() {
+            return None; // only a join can tell of which protein it is
         } else if let Some(ddg) = &self.ddg {
             value = format!("{} {} {:08x}", ddg.position, ddg.mutant, ddg.ddg_kcal.to_bits());
             fields.extend(["ddg", &value]);

@@ -87,8 +87,8 @@ pub struct Source {
     /// Relative to the data folder, in order. A folder stands for the files in it, by name; an archive (zip, tar,
     /// packed or not) for its members.
     pub files: Vec<String>,
-    /// Files that the kind reads beside them: the split of `cath_chains`, the dictionary of `ppi_pairs`, the labels and
-    /// then the mask of `ss_fasta`.
+    /// Files that the kind reads beside them: the split of `cath_chains` and `structure`, the dictionary of `ppi_pairs`
+    /// and `string_actions`, the labels and then the mask of `ss_fasta`, the texts of `swissprot_clap`.
     #[serde(default)]
     pub companion: Vec<String>,
     /// Whether the source may be trained on.
@@ -122,26 +122,58 @@ pub enum Role {
 pub enum Kind {
     /// UniProtKB flat file (`.dat`).
     SwissprotDat,
-    /// Mol-Instructions, protein part: JSON array, official fields or RAPM's.
+    /// UniProtKB XML.
+    SwissprotXml,
+    /// UniProtKB FASTA: name, organism and gene of the header.
+    SwissprotFasta,
+    /// UniProtKB table, as uniprot.org exports it.
+    SwissprotTsv,
+    /// Mol-Instructions, protein part: JSON array, official fields or RAPM's (or the zip of all).
     MolInstructions,
+    /// ProteinLMDataset, `swissProt2Text.json`.
+    ProteinLm,
+    /// SwissProtCLAP, sequences (companion: texts).
+    SwissprotClap,
+    /// ProtDescribe, TSV.
+    Protdescribe,
+    /// Protein2Text-QA, JSON array or JSON lines.
+    Protein2text,
     /// Secondary structure as CSV: PISCES, NPPE-2, CB513 and CB6133 (Princeton), CB513 of NetSurfP-2.
     SsCsv,
     /// Secondary structure as FASTA, H E C only (companions: labels, then mask): FLIP, of NetSurfP-2.
     SsFasta,
     /// `chain_set.jsonl` of Ingraham et al. (companion: its split), or a list like `ts50.json`.
     CathChains,
+    /// CATH's lists of domains: CLF, codes, classes, bare ids.
+    CathDomains,
+    /// Backbones of cgdms, one text file a chain.
+    Cgdms,
+    /// Experimental structures, PDB or mmCIF (companion: the split of `cath_chains`).
+    Structure,
+    /// Predicted structures, PDB or mmCIF, with pLDDT for B factors.
+    Predicted,
     /// Gene Ontology, OBO.
     Obo,
+    /// CAFA's information accretion of GO terms.
+    CafaIa,
     /// Annotations, GAF.
     Gaf,
     /// Annotations, QuickGO's TSV download.
     Quickgo,
+    /// Sequences with GO labels, JSON lines (PDB-GO of InstructProtein).
+    GoLabels,
     /// Pairs `id, id, 0/1` (companion: a dictionary `id, sequence` or FASTA).
     PpiPairs,
-    /// PROSTATA's CSV of stability changes (S2648, S3421, Ssym, mega-scale); negative = destabilising there.
+    /// STRING's actions, as in SHS27k (companion: a dictionary).
+    StringActions,
+    /// PROSTATA's CSV of stability changes (S2648, S3421, S669, Ssym, mega-scale); negative = destabilising there.
     DdgCsv,
     /// FireProtDB in ThermoMPNN's CSV; positive = destabilising there.
     Fireprot,
+    /// STRUM's Q3421, without sequences; negative = destabilising there.
+    Strum,
+    /// Folding free energies of bioemu-benchmarks; positive = destabilising there.
+    Bioemu,
     /// Mean pLDDT of AlphaFold DB models, JSON lines.
     AfdbPlddt,
 }
@@ -151,6 +183,8 @@ impl Kind {
     pub(crate) fn members(self) -> &'static [&'static str] {
         match self {
             Kind::MolInstructions => &["json"],
+            Kind::Cgdms => &["txt"],
+            Kind::Structure | Kind::Predicted => &["pdb", "ent", "cif"],
             _ => &[],
         }
     }
@@ -158,9 +192,10 @@ impl Kind {
     /// Whether the kind reads companions: (least, most).
     fn companions(self) -> (usize, usize) {
         match self {
-            Kind::PpiPairs => (1, usize::MAX),
+            Kind::PpiPairs | Kind::StringActions => (1, usize::MAX),
             Kind::SsFasta => (2, 2),
-            Kind::CathChains => (0, 1),
+            Kind::SwissprotClap => (1, 1),
+            Kind::CathChains | Kind::Structure => (0, 1),
             _ => (0, 0),
         }
     }
@@ -266,13 +301,15 @@ impl Config {
                 format!("source {name:?}: only ss_csv can be reversed"),
             );
             must(
-                !matches!(source.kind, Kind::Obo | Kind::SsFasta) || source.files.len() == 1,
-                format!("source {name:?}: kinds obo and ss_fasta take one file"),
+                !matches!(source.kind, Kind::SsFasta | Kind::SwissprotClap) || source.files.len() == 1,
+                format!("source {name:?}: kinds ss_fasta and swissprot_clap take one file"),
             );
             let (least, most) = source.kind.companions();
             let n = source.companion.len();
             let needs = match source.kind {
                 Kind::SsFasta => "kind ss_fasta needs two companions: labels, then mask",
+                Kind::SwissprotClap => "kind swissprot_clap needs the texts as companion",
+                Kind::StringActions => "kind string_actions needs a dictionary as companion",
                 _ => "kind ppi_pairs needs a dictionary as companion",
             };
             must(n >= least, format!("source {name:?}: {needs}"));

@@ -47,6 +47,7 @@ pub(crate) struct Ledger {
 struct State {
     read: BTreeMap<(usize, usize), u64>,
     kept_without_rows: BTreeMap<(usize, usize), u64>,
+    merged_without_rows: BTreeMap<(usize, usize), u64>,
     /// Members of archives: the line of the archive after which each begins, and its name.
     members: BTreeMap<(usize, usize), BTreeMap<u64, String>>,
     faults: Vec<Entry>,
@@ -74,6 +75,11 @@ impl Ledger {
     /// Counts records that are kept though they give no row (terms of an ontology).
     pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
         *self.state().kept_without_rows.entry((source, file)).or_default() += n;
+    }
+
+    /// Counts records that repeat others and would give no row (terms of an ontology).
+    pub(crate) fn merge(&self, source: usize, file: usize, n: u64) {
+        *self.state().merged_without_rows.entry((source, file)).or_default() += n;
     }
 
     /// Notes that the lines of an archive after `begin` are those of a member.
@@ -109,14 +115,20 @@ impl Ledger {
             for (f, file) in source::files(source).enumerate() {
                 let rows_in = state.read.get(&(s, f)).copied().unwrap_or(0);
                 let kept = state.kept_without_rows.get(&(s, f)).copied().unwrap_or(0);
+                let merged = state.merged_without_rows.get(&(s, f)).copied().unwrap_or(0);
                 let (source, file) = (source.name.clone(), file.to_owned());
-                counts.insert((s, f), FileCounts { source, file, rows_in, kept, ..FileCounts::default() });
+                counts.insert(
+                    (s, f),
+                    FileCounts { source, file, rows_in, kept, merged, ..FileCounts::default() },
+                );
             }
         }
         let members = std::mem::take(&mut state.members);
         let named = |file: (usize, usize), line: u64, archive: &str| {
             let member = members.get(&file).and_then(|of| of.range(..line).next_back());
-            member.map_or((archive.to_owned(), line), |(begin, name)| (format!("{archive}/{name}"), line - begin))
+            member.map_or((archive.to_owned(), line), |(begin, name)| {
+                (format!("{archive}/{name}"), line - begin)
+            })
         };
         state.faults.sort_by(|a, b| {
             (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(

@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datasets::table::{
-    ChainRow, DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split, SsRow,
+    ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split,
+    SsRow, WeightRow,
 };
 use fs_err as fs;
 
@@ -98,7 +99,7 @@ fn write(
     quarantine: &[QuarantineRow],
     files: Vec<FileCounts>,
 ) -> Result<Manifest, Error> {
-    let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, .. } = relations;
+    let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, domains, weights, .. } = relations;
     let licences: BTreeMap<&str, &str> =
         config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
     for fact in &mut facts {
@@ -110,8 +111,8 @@ fn write(
         .into_iter()
         .map(|pair| {
             let split = split::of_pair(part(&pair.protein_id_a), part(&pair.protein_id_b));
-            let dedup::PairRow { protein_id_a, protein_id_b, label, source } = pair;
-            PpiRow { protein_id_a, protein_id_b, label, source, split }
+            let dedup::PairRow { protein_id_a, protein_id_b, label, source, modes } = pair;
+            PpiRow { protein_id_a, protein_id_b, label, modes, source, split }
         })
         .collect();
 
@@ -124,7 +125,8 @@ fn write(
     }
     write_tables! {
         ProteinRow: proteins, FactRow: &facts, ChainRow: &chains, SsRow: &ss, GoRow: &go,
-        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, QuarantineRow: quarantine,
+        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, DomainRow: &domains, WeightRow: &weights,
+        QuarantineRow: quarantine,
     }
     let mut proteins_by_split = BTreeMap::new();
     let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();

@@ -109,7 +109,7 @@ pub(crate) async fn stage(
     let (ontology, text) = match config.source.iter().position(|s| s.kind == Kind::Obo) {
         None => (None, None),
         Some(at) => {
-            let (ontology, text) = Ontology::read(&data.join(&config.source[at].files[0]), at, ledger)?;
+            let (ontology, text) = Ontology::read(data, &config.source[at].files, at, ledger)?;
             (Some(Arc::new(ontology)), Some(text))
         }
     };
@@ -119,7 +119,9 @@ pub(crate) async fn stage(
     for (index, source) in config.source.iter().enumerate() {
         let started = std::time::Instant::now();
         let chain_split = match (source.kind, source.companion.first()) {
-            (Kind::CathChains, Some(split)) => Some(Arc::new(PublishedSplit::read(&data.join(split))?)),
+            (Kind::CathChains | Kind::Structure, Some(split)) => {
+                Some(Arc::new(PublishedSplit::read(&data.join(split))?))
+            }
             _ => None,
         };
         if let Some(split) = &chain_split {
@@ -138,6 +140,7 @@ pub(crate) async fn stage(
             ontology: ontology.clone(),
             chain_split,
             labels,
+            companions: source.companion.iter().map(|name| data.join(name)).collect(),
         };
         let context = Arc::new(context);
         // A few partitions, however many files: each holds a thread and a row group.

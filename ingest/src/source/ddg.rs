@@ -13,8 +13,9 @@ use crate::reason::{Fault, Reason};
 use crate::source::{Context, Header, Parsed, Row, Sink, csv_fields, residue_columns};
 
 /// Largest change that is believed, kcal/mol.
-const LARGEST_KCAL: f64 = 25.0;
-const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
+pub(crate) const LARGEST_KCAL: f64 = 25.0;
+/// The twenty residues that a mutation may take out or put in.
+pub(crate) const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 
 /// Reads `wt_seq,mut_seq,ddg,pdb_id[,reverse],mut_info,pos`. Rows with `reverse` = True are the same measurement written
 /// backwards by the publisher: they are turned forward again, so that they merge with it.
@@ -108,17 +109,18 @@ fn whole(row: &Row<'_>, name: &str) -> Result<usize, Fault> {
 }
 
 /// One point mutation in the conventions of the table, but for the position.
-struct Change {
-    wild: String,
+pub(crate) struct Change {
+    pub(crate) wild: String,
     /// 0-based in `wild` as given.
-    position: usize,
-    from: char,
-    to: char,
-    ddg_kcal: f64,
+    pub(crate) position: usize,
+    pub(crate) from: char,
+    pub(crate) to: char,
+    pub(crate) ddg_kcal: f64,
 }
 
 impl Change {
-    fn claim(self, context: &Context, structure: &str) -> Result<Parsed, Fault> {
+    /// The claim of this change.
+    pub(crate) fn claim(self, context: &Context, structure: &str) -> Result<Parsed, Fault> {
         let Self { wild, position, from, to, ddg_kcal } = self;
         let (sequence, kept) = residue_columns(&wild)?;
         let protein = context.bounded(sequence)?;

@@ -3,18 +3,33 @@
 //! A parser never sees files, threads or tables: it gets the text of one record and returns what the record says, or
 //! the fault that it has. [`Sink`] counts, places and batches the claims.
 
+pub(crate) mod cafa;
 pub(crate) mod cath;
+pub(crate) mod cath_domains;
+pub(crate) mod cgdms;
 pub(crate) mod ddg;
+pub(crate) mod ddg_lists;
 pub(crate) mod go;
+pub(crate) mod go_labels;
+pub(crate) mod mmcif;
 pub(crate) mod mol_instructions;
+pub(crate) mod pdb;
 pub(crate) mod plddt;
 pub(crate) mod ppi;
+pub(crate) mod protdescribe;
+pub(crate) mod protein2text;
+pub(crate) mod protein_lm;
 pub(crate) mod ss;
 pub(crate) mod ss_fasta;
+pub(crate) mod string_db;
+pub(crate) mod structure;
 pub(crate) mod swissprot;
+pub(crate) mod swissprot_clap;
+pub(crate) mod swissprot_lists;
+pub(crate) mod swissprot_xml;
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
@@ -52,6 +67,8 @@ pub(crate) struct Context {
     pub(crate) chain_split: Option<Arc<cath::PublishedSplit>>,
     /// The companions of `ss_fasta`, empty for other kinds.
     pub(crate) labels: Arc<ss_fasta::Labels>,
+    /// Where the companions lie.
+    pub(crate) companions: Vec<PathBuf>,
 }
 
 /// What a record says.
@@ -94,20 +111,38 @@ fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> R
     let is_companion = file < context.source.companion.len();
     match context.source.kind {
         Kind::SwissprotDat => swissprot::read(context, Lines::new(input), sink),
+        Kind::SwissprotXml => swissprot_xml::read(context, input, sink),
+        Kind::SwissprotFasta => swissprot_lists::read_fasta(context, Lines::new(input), sink),
+        Kind::SwissprotTsv => swissprot_lists::read_tsv(context, Lines::new(input), sink),
         Kind::MolInstructions => mol_instructions::read(context, input, sink),
+        Kind::ProteinLm => protein_lm::read(context, input, sink),
+        Kind::Protdescribe => protdescribe::read(context, Lines::new(input), sink),
+        Kind::Protein2text => protein2text::read(context, input, sink),
         Kind::SsCsv => ss::read(context, Lines::new(input), sink),
-        // The split and the labels are read, and their records counted, before (`Context`).
-        Kind::CathChains | Kind::SsFasta if is_companion => Ok(()),
+        // The split, the labels and the texts are read, and their records counted, elsewhere (`Context`).
+        Kind::CathChains | Kind::Structure | Kind::SsFasta | Kind::SwissprotClap if is_companion => Ok(()),
+        Kind::SwissprotClap => swissprot_clap::read(context, Lines::new(input), sink),
         Kind::SsFasta => ss_fasta::read(context, Lines::new(input), sink),
         Kind::CathChains => cath::read(context, input, sink),
+        Kind::CathDomains => cath_domains::read(context, Lines::new(input), sink),
+        Kind::Cgdms => cgdms::read(context, input, sink),
+        Kind::Structure => structure::read(context, input, false, sink),
+        Kind::Predicted => structure::read(context, input, true, sink),
         // The ontology is read before everything else.
         Kind::Obo => Ok(()),
+        Kind::CafaIa => cafa::read(context, Lines::new(input), sink),
         Kind::Gaf => go::read_gaf(context, Lines::new(input), sink),
         Kind::Quickgo => go::read_quickgo(context, Lines::new(input), sink),
-        Kind::PpiPairs if is_companion => ppi::read_dictionary(context, Lines::new(input), sink),
+        Kind::GoLabels => go_labels::read(context, Lines::new(input), sink),
+        Kind::PpiPairs | Kind::StringActions if is_companion => {
+            ppi::read_dictionary(context, Lines::new(input), sink)
+        }
         Kind::PpiPairs => ppi::read_pairs(Lines::new(input), sink),
+        Kind::StringActions => string_db::read_actions(context, Lines::new(input), sink),
         Kind::DdgCsv => ddg::read_prostata(context, Lines::new(input), sink),
         Kind::Fireprot => ddg::read_fireprot(context, Lines::new(input), sink),
+        Kind::Strum => ddg_lists::read_strum(Lines::new(input), sink),
+        Kind::Bioemu => ddg_lists::read_bioemu(context, Lines::new(input), sink),
         Kind::AfdbPlddt => plddt::read(context, Lines::new(input), sink),
     }
 }
@@ -154,6 +189,13 @@ fn sequence_fault(error: SequenceError) -> Fault {
     Fault::new(reason, error.to_string())
 }
 
+/// Name of a chain as CATH's chain set writes it, `1abc.A`; the structure alone where the chain has no name.
+pub(crate) fn chain_of(structure: &str, chain: &str) -> String {
+    let is_id = structure.len() == 4 && structure.starts_with(|c: char| c.is_ascii_digit());
+    let structure = if is_id { structure.to_ascii_lowercase() } else { structure.to_owned() };
+    if chain.is_empty() { structure } else { format!("{structure}.{chain}") }
+}
+
 /// The fields of a CSV line.
 pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
     datasets::sequences::csv_fields(line).map_err(|e| Fault::new(Reason::Malformed, e.to_string()))
@@ -190,6 +232,12 @@ impl Header {
             got: cut(&line).chars().take(200).collect(),
             hint: hint.into(),
         })
+    }
+
+    /// A header by its text, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(line: &str, separator: char) -> Self {
+        Self { names: line.split(separator).map(str::to_owned).collect() }
     }
 
     /// Place of a column.
@@ -274,7 +322,17 @@ impl Sink {
         ledger: Arc<Ledger>,
         sender: Sender<PlanResult<RecordBatch>>,
     ) -> Self {
-        Self { context, file, fields, ledger, sender, batch: Vec::with_capacity(BATCH), rows_in: 0, begin: 0, last: 0 }
+        Self {
+            context,
+            file,
+            fields,
+            ledger,
+            sender,
+            batch: Vec::with_capacity(BATCH),
+            rows_in: 0,
+            begin: 0,
+            last: 0,
+        }
     }
 
     /// Notes that what comes now is of another member of an archive.
@@ -416,5 +474,6 @@ pub(crate) fn test_context(kind: Kind) -> Context {
         ontology: None,
         chain_split: None,
         labels: Arc::default(),
+        companions: vec![],
     }
 }

@@ -27,7 +27,7 @@ fn parse_pair(text: &str) -> Result<Parsed, Fault> {
     if id_a == id_b {
         return Err(Fault::new(Reason::SelfPair, format!("{id_a} with itself")));
     }
-    let pair = Pair { id_a: id_a.into(), id_b: id_b.into(), label: value == 1.0 };
+    let pair = Pair { id_a: id_a.into(), id_b: id_b.into(), label: value == 1.0, mode: String::new() };
     Ok(Claim { ppi: Some(pair), ..Claim::default() }.into())
 }
 
