@@ -138,6 +138,24 @@ impl Read for Checked<'_> {
     }
 }
 
+/// Bytes of a member that must be as many as its header says.
+struct Whole<R> {
+    bytes: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        if n == 0 && !buffer.is_empty() && self.left > 0 {
+            let detail = format!("the archive ends {} bytes before the member does", self.left);
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, detail));
+        }
+        Ok(n)
+    }
+}
+
 fn tar_members(input: Input<'_>, wanted: &[&str], member: Visit<'_>) -> Result<usize, Error> {
     let origin = input.origin().clone();
     let path = origin.path();
@@ -160,8 +178,13 @@ fn tar_members(input: Input<'_>, wanted: &[&str], member: Visit<'_>) -> Result<u
             continue;
         }
         found += 1;
-        let input = Input::begin(origin.member(&name, false), Box::new(entry))?;
+        let left = entry.size();
+        let input = Input::begin(origin.member(&name, false), Box::new(Whole { bytes: entry, left }))?;
         member(&name, plain(&name, input)?)?;
     }
     Ok(found)
 }
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;

@@ -87,8 +87,8 @@ pub struct Source {
     /// Relative to the data folder, in order. A folder stands for the files in it, by name; an archive (zip, tar,
     /// packed or not) for its members.
     pub files: Vec<String>,
-    /// Files that the kind reads beside them: the split of `cath_chains` and `structure`, the dictionary of `ppi_pairs`
-    /// and `string_actions`, the labels and then the mask of `ss_fasta`, the texts of `swissprot_clap`.
+    /// Files that the kind reads beside them: the split of `cath_chains`, `structure` and `cgdms`, the dictionary
+    /// of `ppi_pairs` and `string_actions`, the labels and then the mask of `ss_fasta`, the texts of `swissprot_clap`.
     #[serde(default)]
     pub companion: Vec<String>,
     /// Whether the source may be trained on.
@@ -146,7 +146,7 @@ pub enum Kind {
     CathChains,
     /// CATH's lists of domains: CLF, codes, classes, bare ids.
     CathDomains,
-    /// Backbones of cgdms, one text file a chain.
+    /// Backbones of cgdms, one text file a chain (companion: the split of `cath_chains`).
     Cgdms,
     /// Experimental structures, PDB or mmCIF (companion: the split of `cath_chains`).
     Structure,
@@ -195,7 +195,7 @@ impl Kind {
             Kind::PpiPairs | Kind::StringActions => (1, usize::MAX),
             Kind::SsFasta => (2, 2),
             Kind::SwissprotClap => (1, 1),
-            Kind::CathChains | Kind::Structure => (0, 1),
+            Kind::CathChains | Kind::Structure | Kind::Cgdms => (0, 1),
             _ => (0, 0),
         }
     }

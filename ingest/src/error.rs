@@ -33,9 +33,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A gzip stream that ends early or is damaged.
+    /// A gzip stream, or the member of an archive, that ends early or is damaged.
     #[error(
-        "{path}: the gzip stream is truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again"
+        "{path}: the packed data are truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again"
     )]
     Gzip {
         /// The file.

@@ -119,7 +119,7 @@ pub(crate) async fn stage(
     for (index, source) in config.source.iter().enumerate() {
         let started = std::time::Instant::now();
         let chain_split = match (source.kind, source.companion.first()) {
-            (Kind::CathChains | Kind::Structure, Some(split)) => {
+            (Kind::CathChains | Kind::Structure | Kind::Cgdms, Some(split)) => {
                 Some(Arc::new(PublishedSplit::read(&data.join(split))?))
             }
             _ => None,

@@ -31,7 +31,6 @@ struct Unnamed {
     order: u64,
     record: u64,
     raw: Option<String>,
-    accession: String,
     test: bool,
     wild_type: String,
     position: u32,
@@ -46,7 +45,7 @@ struct Unnamed {
 #[derive(Deserialize)]
 struct Named {
     order: u64,
-    accession: String,
+    structure: String,
     protein_id: String,
     sequence: String,
 }
@@ -91,8 +90,7 @@ impl Plans<'_> {
         known: &[Measured],
     ) -> Result<(Vec<Measured>, BTreeSet<String>), Error> {
         let ddg = self.sound.clone().filter(col("ddg").is_not_null())?;
-        let mut columns: Vec<Expr> =
-            ["order", "record", "raw", "accession", "test", "source", "scope"].map(col).to_vec();
+        let mut columns: Vec<Expr> = ["order", "record", "raw", "test", "source", "scope"].map(col).to_vec();
         columns.extend(COLUMNS.map(|f| get_field(col("ddg"), f).alias(f)));
         let unnamed = ddg.clone().filter(col("protein_id").is_null())?.select(columns)?;
         let unnamed: Vec<Unnamed> = collect(unnamed.sort_by(vec![col("order")])?).await?;
@@ -100,37 +98,55 @@ impl Plans<'_> {
         if unnamed.is_empty() {
             return Ok((found, tests));
         }
-        let wanted: BTreeSet<&str> = unnamed.iter().map(|u| u.accession.as_str()).collect();
+        let wanted: BTreeSet<&str> = unnamed.iter().map(|u| u.structure.as_str()).collect();
         let named = ddg.filter(col("sequence").is_not_null())?;
-        let named = named.select(["order", "accession", "protein_id", "sequence"].map(col).to_vec())?;
+        let named = named.select(vec![
+            col("order"),
+            get_field(col("ddg"), "structure").alias("structure"),
+            col("protein_id"),
+            col("sequence"),
+        ])?;
         let mut named: Vec<Named> = collect(named).await?;
-        named.retain(|n| wanted.contains(n.accession.as_str()));
+        named.retain(|n| wanted.contains(n.structure.as_str()));
         named.sort_by_key(|n| n.order);
         let mut structures: BTreeMap<&str, &Named> = BTreeMap::new();
         for one in &named {
-            structures.entry(&one.accession).or_insert(one);
+            structures.entry(&one.structure).or_insert(one);
         }
         let value = |scope: &str, protein: &str, position: u32, mutant: &str, ddg_kcal: f32| {
             (scope.to_owned(), protein.to_owned(), position, mutant.to_owned(), ddg_kcal.to_bits())
         };
         let of = |m: &Measured| value(&m.scope, &m.protein_id, m.position, &m.mutant, m.ddg_kcal);
         let mut seen: BTreeSet<_> = known.iter().map(of).collect();
+        // Where one row does not fit, the structure is numbered otherwise and the others fit by chance.
+        let misfits: BTreeMap<String, String> = unnamed
+            .iter()
+            .filter_map(|row| {
+                let named = structures.get(row.structure.as_str())?;
+                Some((row.structure.clone(), mismatch(&named.sequence, row.position, &row.wild_type)?))
+            })
+            .collect();
         for row in unnamed {
             let raw = row.raw.as_deref().unwrap_or("");
-            let fault = match structures.get(row.accession.as_str()) {
-                None => {
+            let known = structures.get(row.structure.as_str());
+            let fault = match (known, misfits.get(&row.structure)) {
+                (None, _) => {
                     let detail =
-                        format!("no other source of mutations gives a sequence for {:?}", row.accession);
+                        format!("no other source of mutations gives a sequence for {:?}", row.structure);
                     Some(Fault::new(Reason::NoSequence, detail))
                 }
-                Some(named) => mismatch(&named.sequence, row.position, &row.wild_type),
+                (Some(_), Some(misfit)) => {
+                    let detail = format!("{} is numbered otherwise: {misfit}", row.structure);
+                    Some(Fault::new(Reason::MutationMismatch, detail))
+                }
+                (Some(_), None) => None,
             };
             if let Some(fault) = fault {
                 self.ledger.quarantine(row.record, fault, raw, false);
                 self.refused.insert(row.record);
                 continue;
             }
-            let protein_id = structures[row.accession.as_str()].protein_id.clone();
+            let protein_id = structures[row.structure.as_str()].protein_id.clone();
             if row.test {
                 tests.insert(protein_id.clone());
             }
@@ -153,9 +169,8 @@ impl Plans<'_> {
     }
 }
 
-fn mismatch(sequence: &str, position: u32, wild_type: &str) -> Option<Fault> {
+fn mismatch(sequence: &str, position: u32, wild_type: &str) -> Option<String> {
     let at = (position as usize).wrapping_sub(1);
     let there = sequence.get(at..at.saturating_add(1)).unwrap_or("");
-    let detail = || format!("{wild_type} expected at position {position}, found {there:?}");
-    (there != wild_type).then(|| Fault::new(Reason::MutationMismatch, detail()))
+    (there != wild_type).then(|| format!("{wild_type} expected at position {position}, found {there:?}"))
 }

@@ -58,6 +58,7 @@ fn chain(domain: &str) -> Option<String> {
     let is_domain = domain.len() == 7
         && structure.starts_with(|c: char| c.is_ascii_digit())
         && structure.bytes().all(|b| b.is_ascii_alphanumeric())
+        && rest.is_ascii()
         && rest[1..].bytes().all(|b| b.is_ascii_digit());
     is_domain.then(|| format!("{}.{}", structure.to_ascii_lowercase(), &rest[..1]))
 }

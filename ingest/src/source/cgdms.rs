@@ -50,8 +50,11 @@ fn parse(context: &Context, name: &str, text: &str) -> Result<Parsed, Fault> {
         Some((structure, chain)) => chain_of(structure, chain),
         None => name.to_owned(),
     };
-    let chain = Chain { backbone_ang, cath: vec![], published_split: String::new() };
-    Ok(Claim { chain: Some(chain), ..Claim::of(&protein, &accession) }.into())
+    let split = context.chain_split.as_deref();
+    let (published_split, cath) = split.map_or((String::new(), vec![]), |s| s.of(&accession));
+    let test = published_split == "test";
+    let chain = Chain { backbone_ang, cath, published_split };
+    Ok(Claim { chain: Some(chain), test, ..Claim::of(&protein, &accession) }.into())
 }
 
 #[cfg(test)]

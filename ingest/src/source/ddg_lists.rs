@@ -53,7 +53,8 @@ fn strum(text: &str) -> Result<Parsed, Fault> {
         wild_type: from.into(),
         position,
         mutant: to.into(),
-        ddg_kcal: ddg_kcal as f32,
+        // No negative zero: it would pass for another value.
+        ddg_kcal: ddg_kcal as f32 + 0.0,
         structure: structure.clone(),
     };
     Ok(Claim { accession: structure, ddg: Some(ddg), ..Claim::default() }.into())

@@ -120,7 +120,8 @@ fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> R
         Kind::Protein2text => protein2text::read(context, input, sink),
         Kind::SsCsv => ss::read(context, Lines::new(input), sink),
         // The split, the labels and the texts are read, and their records counted, elsewhere (`Context`).
-        Kind::CathChains | Kind::Structure | Kind::SsFasta | Kind::SwissprotClap if is_companion => Ok(()),
+        Kind::CathChains | Kind::Structure | Kind::Cgdms if is_companion => Ok(()),
+        Kind::SsFasta | Kind::SwissprotClap if is_companion => Ok(()),
         Kind::SwissprotClap => swissprot_clap::read(context, Lines::new(input), sink),
         Kind::SsFasta => ss_fasta::read(context, Lines::new(input), sink),
         Kind::CathChains => cath::read(context, input, sink),

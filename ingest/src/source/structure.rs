@@ -164,7 +164,7 @@ fn letter(name: &str) -> Option<char> {
         ("LLP", 'K'),
         ("LYN", 'K'),
         ("HYP", 'P'),
-        ("PCA", 'E'),
+        ("PCA", 'Q'),
         ("CGU", 'E'),
         ("GLH", 'E'),
         ("ASH", 'D'),
@@ -252,10 +252,11 @@ fn base(path: &Path) -> String {
     ends.unwrap_or(name).to_owned()
 }
 
-/// `1abc.A` where the file states an id or is named by one (`1ABC`, `pdb1abc`, `1ABC_A`); else file name and chain.
+/// `1abc.A` where the file states an id or is named by one (`1ABC`, `pdb1abc`, `1ABC_A`, `1abc.A`); else file name and chain.
 fn name(path: &Path, stated: Option<&str>, chain: &Polymer) -> String {
     let base = base(path);
-    let plain = base.strip_suffix(&format!("_{}", chain.name)).unwrap_or(&base);
+    let ends = [format!("_{}", chain.name), format!(".{}", chain.name)];
+    let plain = ends.iter().find_map(|end| base.strip_suffix(end)).unwrap_or(&base);
     let plain = plain.strip_prefix("pdb").unwrap_or(plain);
     chain_of(stated.unwrap_or(plain), &chain.name)
 }

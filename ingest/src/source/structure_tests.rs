@@ -94,6 +94,7 @@ fn chains_are_named_as_in_the_chain_set() {
     let named = |file: &str, id: Option<&str>| name(Path::new(file), id, &chain);
     assert_eq!(named("d/1ABC.pdb.gz", None), "1abc.A");
     assert_eq!(named("d/1ABC_A.cif", None), "1abc.A");
+    assert_eq!(named("d/1abc.A.pdb.gz", None), "1abc.A");
     assert_eq!(named("d/pdb1abc.ent.gz", None), "1abc.A");
     assert_eq!(named("d/x.pdb", Some("9xyz")), "9xyz.A");
     assert_eq!(named("d/1A2K_r_u.pdb", None), "1A2K_r_u.A");

@@ -76,8 +76,9 @@ fn parse(context: &Context, entry: &str) -> Result<Parsed, Fault> {
     let organism = code("OS").collect::<Vec<_>>().join(" ");
     entry_says.word("organism", &organism, clean::fold(organism.trim_end_matches('.')));
     let gene = code("GN").collect::<Vec<_>>().join(" ");
-    if let Some(name) = gene.split(';').find_map(|part| part.trim().strip_prefix("Name=")) {
-        entry_says.word("gene", &gene, clean::without_codes(name));
+    // A name may hold a semicolon (`PIP2;8`); what separates fields is followed by a blank.
+    if let Some(name) = gene.split("; ").find_map(|part| part.trim().strip_prefix("Name=")) {
+        entry_says.word("gene", &gene, clean::without_codes(name.trim_end_matches(';')));
     }
     for (topic, text) in comments(&code("CC").collect::<Vec<_>>()) {
         entry_says.comment(&topic, &text);
@@ -245,7 +246,7 @@ DE            EC=2.7.1.1 {ECO:0000255};
 DE   Contains:
 DE     RecName: Full=Piece;
 DE            EC=9.9.9.9;
-GN   Name=abcD; OrderedLocusNames=MA_1;
+GN   Name=abc2;8 {ECO:0000313}; OrderedLocusNames=MA_1;
 OS   Testus organismus (strain one /
 OS   two).
 CC   -!- FUNCTION: Binds nothing (PubMed:1). Uses CoB or 7-
@@ -275,7 +276,7 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
             ("name", "Imaginary kinase"),
             ("ec", "2.7.1.1"),
             ("organism", "Testus organismus (strain one / two)"),
-            ("gene", "abcD"),
+            ("gene", "abc2;8"),
             ("function", "Binds nothing. Uses CoB or 7-mercapto."),
             ("catalytic_activity", "ATP + H2O = ADP + phosphate"),
             ("keyword", "ATP-binding; Kinase"),

@@ -187,8 +187,14 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
         .flat_map(|name| name.all("ecNumber"))
         .collect();
     let raw: Vec<String> = numbers.iter().map(|n| format!("{}{}", n.text, codes(n))).collect();
-    let numbers: Vec<&str> = numbers.iter().map(|n| n.text.trim()).collect();
-    says.word("ec", &raw.join(" "), numbers.join("; "));
+    let mut numbers: Vec<&str> = numbers.iter().map(|n| n.text.trim()).collect();
+    if numbers.is_empty() {
+        // Releases before 2012 hold them among the cross-references.
+        let enzymes = entry.all("dbReference").filter(|d| d.attribute("type") == "EC");
+        numbers.extend(enzymes.map(|d| d.attribute("id")));
+    }
+    let raw = if raw.is_empty() { numbers.join(" ") } else { raw.join(" ") };
+    says.word("ec", &raw, numbers.join("; "));
     let organism = organism(&entry);
     says.word("organism", &organism, organism.clone());
     let gene = entry.first(&["gene"]).and_then(|g| g.all("name").find(|n| n.attribute("type") == "primary"));
@@ -203,8 +209,10 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
             says.comment(topic, &text);
         }
     }
-    let keywords: Vec<&str> = entry.all("keyword").map(|k| k.text.trim()).collect();
-    says.word("keyword", &keywords.join("; "), keywords.join("; "));
+    let keywords: Vec<String> =
+        entry.all("keyword").map(|k| format!("{}{}", k.text.trim(), codes(k))).collect();
+    let keywords = keywords.join("; ");
+    says.word("keyword", &keywords, clean::without_codes(&keywords));
     for go in entry.all("dbReference").filter(|d| d.attribute("type") == "GO") {
         let (term, aspect) = (go.attribute("id"), go.property("term").get(..1).unwrap_or(""));
         let written = go.property("evidence");
@@ -218,6 +226,8 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
 fn evidence(entry: &Node, node: &Node) -> String {
     let code = |key: &str| -> Option<String> {
         let evidence = entry.all("evidence").find(|e| e.attribute("key") == key)?;
+        // Releases before 2014 say in words where it is from.
+        evidence.attribute("type").strip_prefix("ECO:")?;
         let place = evidence.first(&["source", "dbReference"]);
         let place = place.map(|p| format!("|{}:{}", p.attribute("type"), p.attribute("id")));
         Some(format!("{}{}", evidence.attribute("type"), place.unwrap_or_default()))
@@ -329,7 +339,7 @@ mod tests {
 <comment type="catalytic activity"><reaction evidence="2"><text>ATP + H2O = ADP + phosphate</text><dbReference type="EC" id="1.1.1.1"/></reaction></comment>
 <comment type="subcellular location"><subcellularLocation><location evidence="2">Cell membrane</location><topology>Single-pass</topology></subcellularLocation><text>Here and there.</text></comment>
 <dbReference type="GO" id="GO:0005737"><property type="term" value="C:cytoplasm"/><property type="evidence" value="ECO:0007669"/></dbReference>
-<keyword id="1">ATP-binding</keyword><keyword id="2">Kinase</keyword>
+<keyword id="1" evidence="1">ATP-binding</keyword><keyword id="2">Kinase</keyword>
 <evidence type="ECO:0000250" key="1"/><evidence type="ECO:0000269" key="2"><source><dbReference type="PubMed" id="1"/></source></evidence>
 <sequence length="7">MKTAY
 IA</sequence></entry>"#;
