@@ -19,6 +19,12 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// Another run writes the same tables.
+    #[error("another ingest works on {out}\nhint: wait for it to end, or give another output folder")]
+    Busy {
+        /// The tables folder.
+        out: PathBuf,
+    },
     /// A file without a byte of content.
     #[error("{path} is empty\nhint: fetch it again, or take it out of the recipe")]
     Empty {

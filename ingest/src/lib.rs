@@ -5,6 +5,7 @@
 //! audits the split, and writes the tables of [`datasets::table`], a [`Manifest`] and `audit.json`. Every record is
 //! accounted for: kept, merged, or in the quarantine table with a [`Reason`].
 
+mod account;
 mod archive;
 mod audit;
 mod claim;
@@ -21,26 +22,27 @@ mod reason;
 mod source;
 mod split;
 mod stage;
+mod work;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+pub use audit::Audit;
+pub use config::{Config, Kind, Kinship, Role, Source};
 use datasets::table::{
     ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split,
     SsRow, WeightRow,
 };
-use fs_err as fs;
-
-pub use audit::Audit;
-pub use config::{Config, Kind, Kinship, Role, Source};
 pub use error::Error;
 pub use ledger::FileCounts;
 pub use publish::Manifest;
 pub use reason::Reason;
+use work::Work;
 
 /// Reads the sources under `data` and writes the tables into the folder `out`, which is replaced whole: work goes on in
-/// a temporary folder beside it, so a run that is killed leaves the last good state.
+/// a temporary folder beside it, so a run that is killed or runs out of disk leaves the last good state. Two runs into
+/// the same folder at once: the second is refused.
 ///
 /// The same inputs and configuration give identical bytes, on any number of threads (rayon's current number is used).
 ///
@@ -86,6 +88,8 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     }
     publish::write_json(&tables.join("audit.json"), &audit)?;
     publish::write_json(&tables.join("manifest.json"), &manifest)?;
+    let account = manifest.account();
+    datasets::atomic_write(&tables.join("account.md"), |f| std::io::Write::write_all(f, account.as_bytes()))?;
     audit.pass()?;
     Ok(manifest)
 }
@@ -145,53 +149,4 @@ fn write(
         n_clusters: sizes.len() as u64,
         largest_clusters: sizes.into_iter().take(10).collect(),
     })
-}
-
-/// The temporary folder beside the output. Removed when the run ends, however it ends; what a killed run left behind
-/// is removed by the next.
-struct Work {
-    folder: PathBuf,
-}
-
-impl Work {
-    fn begin(out: &Path) -> Result<Self, Error> {
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let folder = parent.join(format!(".{name}.ingest"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir_all(folder.join("staging"))?;
-        fs::create_dir_all(folder.join("tables"))?;
-        Ok(Self { folder: fs::canonicalize(folder)? })
-    }
-
-    fn staging(&self) -> PathBuf {
-        self.folder.join("staging")
-    }
-
-    fn tables(&self) -> PathBuf {
-        self.folder.join("tables")
-    }
-
-    /// Puts the new tables in the place of the old ones.
-    fn publish(&self, out: &Path) -> Result<(), Error> {
-        if out.exists() {
-            // Two renames, since a folder cannot be replaced by one: between them the old tables lie in `old`.
-            fs::rename(out, self.folder.join("old"))?;
-        }
-        fs::rename(self.tables(), out)?;
-        Ok(())
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(%error, "the temporary folder stays behind");
-        }
-    }
 }
