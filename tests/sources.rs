@@ -197,6 +197,9 @@ fn every_real_file_is_accounted_for() {
     for (file, rows) in stated {
         assert_eq!(read[file], rows, "{file}");
     }
+    let account = manifest.account();
+    let written = fs_err::read_to_string(root().join("docs/data.md")).unwrap();
+    assert!(written.contains(&account), "docs/data.md has another table than\n{account}");
     // NPPE-2 is PISCES written backwards: turned round, every chain that is short enough merges with it.
     assert_eq!(counts(&manifest, "nppe2"), (7_262, 0, 7_241));
     // Every pair of SHS27k that is kept says how its proteins interact.
