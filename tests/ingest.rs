@@ -340,6 +340,14 @@ fn faults_of_whole_files_name_file_place_and_cure() {
         &["m.json, byte", "record 2", "ends inside"],
     );
     contains(fails(Kind::Obo, "o.obo", b"format-version: 1.2\n"), &["o.obo", "no [Term]"]);
+    // Of another kind than the recipe says.
+    contains(
+        fails(Kind::Gaf, "g.obo", b"format-version: 1.2\n"),
+        &["g.obo", "no file of kind `gaf`", "`obo`"],
+    );
+    contains(fails(Kind::Obo, "u.dat", b"ID   X_Y   Reviewed; 7 AA.\n"), &["u.dat", "`swissprot_dat`"]);
+    let pdb = b"HEADER    MADE UP\n";
+    contains(fails(Kind::Cgdms, "s.pdb", pdb), &["s.pdb", "`structure` or `predicted`"]);
 }
 
 #[test]
@@ -375,6 +383,12 @@ fn odd_but_good_lines_are_read() {
     assert_eq!((manifest.files[0].rows_in, manifest.files[0].kept), (1, 1), "{:?}", manifest.files[0]);
     assert_eq!(ProteinRow::read(&out).unwrap()[0].sequence, "MKTAYIAKQRQISFVKHFSRQ");
     assert_eq!(SsRow::read(&out).unwrap()[0].q8, "CCCCHHHHHHHHHHHHCCCCC");
+    // A column that a newer release has added is no fault, but it is told.
+    let text =
+        "id,seq,sst8,sst3,method\n1,MKTAYIAKQRQISFVKHFSRQ,CCCCHHHHHHHHHHHHCCCCC,CCCCHHHHHHHHHHHHCCCCC,NMR\n";
+    fs_err::write(folder.path().join("s.csv"), text).unwrap();
+    let manifest = ingest::run(&one(Kind::SsCsv, "s.csv"), folder.path(), &out).unwrap();
+    assert_eq!((manifest.files[0].kept, &manifest.files[0].unread[..]), (1, &["method".to_owned()][..]));
 }
 
 /// Planted families are in one cluster and one part each; strangers are not; leaks are out of training.

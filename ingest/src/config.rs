@@ -179,6 +179,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Name in a recipe.
+    pub(crate) fn name(self) -> String {
+        // Serde holds the names; a unit variant is written as a string.
+        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     /// Endings of the members that are read when a file is an archive, before a `.gz`; all if there are none.
     pub(crate) fn members(self) -> &'static [&'static str] {
         match self {

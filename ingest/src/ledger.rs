@@ -35,6 +35,8 @@ pub struct FileCounts {
     pub quarantined: BTreeMap<Reason, u64>,
     /// Parts of kept records that gave nothing (a one-word comment of a flat-file entry), by reason.
     pub parts_quarantined: BTreeMap<Reason, u64>,
+    /// Columns of a table that nothing was read of: what a newer release has added, or what no table of ours holds.
+    pub unread: Vec<String>,
 }
 
 /// Shared by all parsers. Rows come in any order; [`Ledger::close`] sorts them.
@@ -50,6 +52,7 @@ struct State {
     merged_without_rows: BTreeMap<(usize, usize), u64>,
     /// Members of archives: the line of the archive after which each begins, and its name.
     members: BTreeMap<(usize, usize), BTreeMap<u64, String>>,
+    unread: BTreeMap<(usize, usize), Vec<String>>,
     faults: Vec<Entry>,
     failure: Option<Error>,
 }
@@ -80,6 +83,11 @@ impl Ledger {
     /// Counts records that repeat others and would give no row (terms of an ontology).
     pub(crate) fn merge(&self, source: usize, file: usize, n: u64) {
         *self.state().merged_without_rows.entry((source, file)).or_default() += n;
+    }
+
+    /// Notes columns that nothing was read of.
+    pub(crate) fn unread(&self, source: usize, file: usize, columns: Vec<String>) {
+        self.state().unread.insert((source, file), columns);
     }
 
     /// Notes that the lines of an archive after `begin` are those of a member.
@@ -116,11 +124,11 @@ impl Ledger {
                 let rows_in = state.read.get(&(s, f)).copied().unwrap_or(0);
                 let kept = state.kept_without_rows.get(&(s, f)).copied().unwrap_or(0);
                 let merged = state.merged_without_rows.get(&(s, f)).copied().unwrap_or(0);
+                let unread = state.unread.get(&(s, f)).cloned().unwrap_or_default();
                 let (source, file) = (source.name.clone(), file.to_owned());
-                counts.insert(
-                    (s, f),
-                    FileCounts { source, file, rows_in, kept, merged, ..FileCounts::default() },
-                );
+                let count =
+                    FileCounts { source, file, rows_in, kept, merged, unread, ..FileCounts::default() };
+                counts.insert((s, f), count);
             }
         }
         let members = std::mem::take(&mut state.members);

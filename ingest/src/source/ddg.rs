@@ -23,7 +23,7 @@ pub(crate) fn read_prostata(context: &Context, mut lines: Lines<'_>, sink: &mut 
     const NEEDED: [&str; 5] = ["wt_seq", "mut_seq", "ddg", "pdb_id", "pos"];
     let header =
         Header::read(&mut lines, ',', &NEEDED, "PROSTATA's CSV was expected; FireProtDB is kind `fireprot`")?;
-    sink.lines(lines, |text| prostata(context, &Row::new(&header, csv_fields(text)?)?))
+    sink.rows(lines, &header, |text| prostata(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
 fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
@@ -80,7 +80,7 @@ pub(crate) fn read_fireprot(context: &Context, mut lines: Lines<'_>, sink: &mut 
         &NEEDED,
         "ThermoMPNN's FireProtDB CSV was expected; PROSTATA's is kind `ddg_csv`",
     )?;
-    sink.lines(lines, |text| fireprot(context, &Row::new(&header, csv_fields(text)?)?))
+    sink.rows(lines, &header, |text| fireprot(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
 fn fireprot(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
@@ -163,7 +163,7 @@ mod tests {
         header: &str,
         line: &str,
     ) -> Result<(String, Ddg), Reason> {
-        let header = Header { names: header.split(',').map(Into::into).collect() };
+        let header = Header::of(header, ',');
         let row = Row::new(&header, csv_fields(line).unwrap()).map_err(|f| f.reason)?;
         let claim = read(&test_context(Kind::DdgCsv), &row).map_err(|f| f.reason)?.claims.remove(0);
         Ok((claim.sequence.unwrap(), claim.ddg.unwrap()))

@@ -66,7 +66,7 @@ fn strum(text: &str) -> Result<Parsed, Fault> {
 pub(crate) fn read_bioemu(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["name", "name_wt", "mutant", "ddg_exp", "sequence"];
     let header = Header::read(&mut lines, ',', &NEEDED, "system_info.csv of bioemu-benchmarks was expected")?;
-    sink.lines(lines, |text| bioemu(context, &Row::new(&header, csv_fields(text)?)?))
+    sink.rows(lines, &header, |text| bioemu(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
 fn bioemu(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {

@@ -7,10 +7,11 @@ use indicatif::ProgressBar;
 
 use crate::Error;
 use crate::claim::{self, Claim, Go};
+use crate::config::Kind;
 use crate::ledger::Ledger;
 use crate::reader::{Input, Lines};
 use crate::reason::{Fault, Reason};
-use crate::source::{Context, Header, Parsed, Row, Sink};
+use crate::source::{Context, Header, Parsed, Row, Sink, detect};
 
 /// What annotations are checked against.
 #[derive(Debug, Default)]
@@ -37,8 +38,9 @@ impl Ontology {
     ) -> Result<(Self, String), Error> {
         let (mut ontology, mut text) = (Self::default(), String::new());
         for (file, name) in files.iter().enumerate() {
-            let lines = Lines::new(Input::open(&data.join(name), ProgressBar::hidden())?);
-            ontology.add_file(lines, (source, file), ledger, &mut text)?;
+            let input = Input::open(&data.join(name), ProgressBar::hidden())?;
+            detect::check(Kind::Obo, &input)?;
+            ontology.add_file(Lines::new(input), (source, file), ledger, &mut text)?;
         }
         Ok((ontology, text))
     }
@@ -256,7 +258,7 @@ pub(crate) fn read_quickgo(context: &Context, mut lines: Lines<'_>, sink: &mut S
         &NEEDED,
         "QuickGO's TSV download was expected; use kind `gaf` for GAF",
     )?;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         let row = Row::new(&header, text.split('\t').map(|f| f.trim().to_owned()).collect())?;
         let go = (row.get("GO TERM"), row.get("GO ASPECT"), row.get("GO EVIDENCE CODE"));
         context.claim(row.get("GENE PRODUCT ID"), row.get("QUALIFIER"), go, String::new())
@@ -266,7 +268,6 @@ pub(crate) fn read_quickgo(context: &Context, mut lines: Lines<'_>, sink: &mut S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Kind;
     use crate::source::test_context;
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod cath_domains;
 pub(crate) mod cgdms;
 pub(crate) mod ddg;
 pub(crate) mod ddg_lists;
+pub(crate) mod detect;
 pub(crate) mod go;
 pub(crate) mod go_labels;
 pub(crate) mod mmcif;
@@ -28,7 +29,7 @@ pub(crate) mod swissprot_clap;
 pub(crate) mod swissprot_lists;
 pub(crate) mod swissprot_xml;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -109,6 +110,9 @@ pub(crate) fn read(context: &Context, path: &Path, bar: ProgressBar, sink: &mut 
 
 fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let is_companion = file < context.source.companion.len();
+    if !is_companion {
+        detect::check(context.source.kind, &input)?;
+    }
     match context.source.kind {
         Kind::SwissprotDat => swissprot::read(context, Lines::new(input), sink),
         Kind::SwissprotXml => swissprot_xml::read(context, input, sink),
@@ -205,6 +209,8 @@ pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
 /// The header line of a table, and the places of its columns.
 pub(crate) struct Header {
     names: Vec<String>,
+    /// Whether anything was read of the column.
+    is_read: Vec<Cell<bool>>,
 }
 
 impl Header {
@@ -221,7 +227,7 @@ impl Header {
         let line = lines.next()?.map(|l| l.text).unwrap_or_default();
         let names: Vec<String> =
             line.split(separator).map(|n| n.trim().trim_matches('"').to_owned()).collect();
-        let header = Self { names };
+        let header = Self { is_read: vec![Cell::new(false); names.len()], names };
         let missing: Vec<&str> = needed.iter().copied().filter(|n| header.find(n).is_none()).collect();
         if missing.is_empty() {
             return Ok(header);
@@ -238,12 +244,20 @@ impl Header {
     /// A header by its text, for tests.
     #[cfg(test)]
     pub(crate) fn of(line: &str, separator: char) -> Self {
-        Self { names: line.split(separator).map(str::to_owned).collect() }
+        let names: Vec<String> = line.split(separator).map(str::to_owned).collect();
+        Self { is_read: vec![Cell::new(false); names.len()], names }
     }
 
     /// Place of a column.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|n| n == name)
+    }
+
+    /// Columns that nothing was read of so far: what a newer release has added, or what no table holds.
+    pub(crate) fn unread(&self) -> Vec<String> {
+        let unread =
+            self.names.iter().zip(&self.is_read).filter(|(name, is_read)| !is_read.get() && !name.is_empty());
+        unread.map(|(name, _)| name.clone()).collect()
     }
 
     /// Number of columns.
@@ -275,7 +289,10 @@ impl<'a> Row<'a> {
 
     /// A column, empty if the file does not have it.
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.header.find(name).map_or("", |at| &self.fields[at])
+        self.header.find(name).map_or("", |at| {
+            self.header.is_read[at].set(true);
+            &self.fields[at]
+        })
     }
 
     /// A column as a number.
@@ -400,6 +417,18 @@ impl Sink {
         while let Some(line) = lines.next()? {
             self.line(line, &mut parse)?;
         }
+        Ok(())
+    }
+
+    /// Takes every row that is left of a table, and notes which of its columns nothing was read of.
+    pub(crate) fn rows(
+        &mut self,
+        lines: Lines<'_>,
+        header: &Header,
+        parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+    ) -> Result<(), Error> {
+        self.lines(lines, parse)?;
+        self.ledger.unread(self.context.index, self.file, header.unread());
         Ok(())
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> 
     const NEEDED: [&str; 6] =
         ["EntryName", "ProteinName", "Function", "SubcellularLocation", "Similarity", "Sequence"];
     let header = Header::read(&mut lines, '\t', &NEEDED, "the TSV of ProtST's ProtDescribe was expected")?;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         parse(context, &Row::new(&header, text.split('\t').map(str::to_owned).collect())?)
     })
 }

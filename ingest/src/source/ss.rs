@@ -39,7 +39,7 @@ pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> 
         return Err(Error::Header { path: lines.path().into(), line: 1, missing, got, hint: HINT.into() });
     };
     let mut n = 0;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         n += 1;
         let record = layout(&Row::new(&header, csv_fields(text)?)?, n)?;
         claim(context, record)

@@ -15,7 +15,7 @@ const MODES: [&str; 7] =
 pub(crate) fn read_actions(_: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const HINT: &str = "STRING's actions file was expected; pairs with labels are kind `ppi_pairs`";
     let header = Header::read(&mut lines, '\t', &["item_id_a", "item_id_b", "mode", "score"], HINT)?;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         parse(&Row::new(&header, text.split('\t').map(|f| f.trim().to_owned()).collect())?)
     })
 }

@@ -61,7 +61,7 @@ pub(crate) fn read_tsv(context: &Context, mut lines: Lines<'_>, sink: &mut Sink)
     const HINT: &str =
         "a tab-separated export of uniprot.org was expected, with the columns Entry and Sequence";
     let header = Header::read(&mut lines, '\t', &["Entry", "Sequence"], HINT)?;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         table_row(context, &Row::new(&header, text.split('\t').map(str::to_owned).collect())?)
     })
 }
