@@ -114,8 +114,9 @@ pub(crate) fn ingest(config: &ingest::Config, data: &Path, out: &Path) -> Result
         "{} holds files, but no tables; it would be replaced\nhint: give a new folder as --out",
         out.display()
     );
-    ingest::run(config, data, out)?;
-    println!("tables: {}", out.display());
+    let manifest = ingest::run(config, data, out)?;
+    print!("{}", manifest.account());
+    println!("\ntables: {}", out.display());
     Ok(())
 }
 

@@ -9,6 +9,32 @@ use datasets::table::{DdgRow, FactRow, ProteinRow, Rows, Split, SsRow};
 use datasets::world::{self, Truth};
 use ingest::{Config, Kind, Manifest, Role, Source};
 
+/// A write that fails in the middle, as on a full disk: an error, no temporary folder, the last good tables.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_leaves_the_last_good_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path(), 97);
+    let (data, out) = (folder.path().display(), folder.path().join("out/tables"));
+    let recipe = root().join("recipes/quickstart.toml");
+    let ingest = format!(
+        "{} --threads 1 ingest --config {} --data {data} --out {}",
+        env!("CARGO_BIN_EXE_peptalk"),
+        recipe.display(),
+        out.display()
+    );
+    let shell = |command: &str| std::process::Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(shell(&ingest).status.success());
+    let before = contents(&out);
+    // No file may grow beyond 32 KiB; the signal is ignored, so that writing fails as it does without space.
+    let full = shell(&format!("trap '' XFSZ; ulimit -f 64; exec {ingest}"));
+    let error = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert_eq!(full.status.code(), Some(1), "{error}");
+    assert!(error.contains("File too large"), "{error}");
+    assert!(before == contents(&out), "the last good tables changed");
+    assert_eq!(fs_err::read_dir(folder.path().join("out")).unwrap().count(), 1, "temporary files stay");
+}
+
 /// The `[ingest]` section of a recipe.
 fn section(recipe: &str) -> Config {
     let path = root().join("recipes").join(recipe);
@@ -173,6 +199,51 @@ fn the_world_is_counted_exactly() {
     assert!(!beside.iter().any(|name| name.to_string_lossy().starts_with('.')), "{beside:?}");
 }
 
+#[test]
+fn the_other_formats_of_the_world_are_counted_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let truth = world(folder.path(), 211);
+    let source = |kind: &str, file: &str, companion: &[&str], role: &str| {
+        format!(
+            "[[source]]\nname = \"{kind}\"\nkind = \"{kind}\"\nfiles = [\"{file}\"]\ncompanion = {companion:?}\n\
+             role = \"{role}\"\nlicence = \"made up\"\n"
+        )
+    };
+    let train = |kind: &str, file: &str| source(kind, file, &[], "train");
+    let toml = [
+        train("swissprot_xml", "swissprot/madeup_sprot.xml.gz"),
+        train("swissprot_fasta", "swissprot/madeup_sprot.fasta.gz"),
+        train("swissprot_tsv", "swissprot/madeup_sprot.tsv.gz"),
+        train("protein_lm", "instruct/madeup_protein_lm.json"),
+        source(
+            "swissprot_clap",
+            "instruct/madeup_clap_protein_sequence.txt",
+            &["instruct/madeup_clap_text_sequence.txt"],
+            "train",
+        ),
+        train("protdescribe", "instruct/madeup_prot_describe.tsv"),
+        source("protein2text", "instruct/madeup_protein2text_qa.json", &[], "test"),
+        train("cath_domains", "cath/madeup_domain_list.txt"),
+        train("structure", "structures/madeup_pdb"),
+        train("cgdms", "structures/madeup_cgdms"),
+        train("predicted", "structures/madeup_models"),
+        train("obo", "go/madeup_go.obo"),
+        train("cafa_ia", "go/madeup_IA.txt.gz"),
+        train("go_labels", "go/madeup_labels_mf.lm.jsonl.gz"),
+        source("string_actions", "ppi/madeup_actions.txt.gz", &["ppi/madeup_dictionary.tsv.gz"], "train"),
+        train("ddg_csv", "ddg/madeup_S2648.csv.gz"),
+        train("strum", "ddg/madeup_Q.txt"),
+        source("bioemu", "ddg/madeup_folding_free_energies.csv", &[], "test"),
+    ];
+    let config: Config = toml::from_str(&toml.concat()).unwrap();
+    let out = folder.path().join("tables");
+    let manifest = ingest::run(&config, folder.path(), &out).unwrap();
+    eprintln!("{}", manifest.account());
+    balanced(&manifest);
+    matches_truth(&manifest, &truth);
+    assert!(manifest.tables.values().filter(|&&n| n > 0).count() >= 10, "{:?}", manifest.tables);
+}
+
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = fs_err::read_dir(folder).unwrap().map(|e| e.unwrap());
     files.map(|e| (e.file_name().to_string_lossy().into_owned(), fs_err::read(e.path()).unwrap())).collect()
@@ -269,6 +340,14 @@ fn faults_of_whole_files_name_file_place_and_cure() {
         &["m.json, byte", "record 2", "ends inside"],
     );
     contains(fails(Kind::Obo, "o.obo", b"format-version: 1.2\n"), &["o.obo", "no [Term]"]);
+    // Of another kind than the recipe says.
+    contains(
+        fails(Kind::Gaf, "g.obo", b"format-version: 1.2\n"),
+        &["g.obo", "no file of kind `gaf`", "`obo`"],
+    );
+    contains(fails(Kind::Obo, "u.dat", b"ID   X_Y   Reviewed; 7 AA.\n"), &["u.dat", "`swissprot_dat`"]);
+    let pdb = b"HEADER    MADE UP\n";
+    contains(fails(Kind::Cgdms, "s.pdb", pdb), &["s.pdb", "`structure` or `predicted`"]);
 }
 
 #[test]
@@ -304,6 +383,12 @@ fn odd_but_good_lines_are_read() {
     assert_eq!((manifest.files[0].rows_in, manifest.files[0].kept), (1, 1), "{:?}", manifest.files[0]);
     assert_eq!(ProteinRow::read(&out).unwrap()[0].sequence, "MKTAYIAKQRQISFVKHFSRQ");
     assert_eq!(SsRow::read(&out).unwrap()[0].q8, "CCCCHHHHHHHHHHHHCCCCC");
+    // A column that a newer release has added is no fault, but it is told.
+    let text =
+        "id,seq,sst8,sst3,method\n1,MKTAYIAKQRQISFVKHFSRQ,CCCCHHHHHHHHHHHHCCCCC,CCCCHHHHHHHHHHHHCCCCC,NMR\n";
+    fs_err::write(folder.path().join("s.csv"), text).unwrap();
+    let manifest = ingest::run(&one(Kind::SsCsv, "s.csv"), folder.path(), &out).unwrap();
+    assert_eq!((manifest.files[0].kept, &manifest.files[0].unread[..]), (1, &["method".to_owned()][..]));
 }
 
 /// Planted families are in one cluster and one part each; strangers are not; leaks are out of training.

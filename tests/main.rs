@@ -18,3 +18,5 @@ mod predict;
 mod recipes;
 /// A run that is killed ends in the bytes of one that is not.
 mod run;
+/// Real files of every format against what others say of them.
+mod sources;

@@ -140,6 +140,8 @@ pub struct PpiRow {
     pub protein_id_b: String,
     /// Whether they interact.
     pub label: bool,
+    /// How they interact (`binding`, `reaction`, …), sorted; empty where no source says.
+    pub modes: Vec<String>,
     /// Source name.
     pub source: String,
     /// Train, valid or test if both partners lie there; else excluded.
@@ -178,6 +180,30 @@ pub struct PlddtRow {
     pub mean_plddt: f32,
     /// pLDDT of every residue, 0–100; empty where the source has only the mean.
     pub plddt: Vec<f32>,
+    /// Source name.
+    pub source: String,
+}
+
+/// Rows of `domains.parquet`: what CATH says of one domain, whether or not a source has its coordinates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DomainRow {
+    /// CATH's id, `1oaiA00`.
+    pub domain_id: String,
+    /// The chain that it is part of, as in `chains`: `1oai.A`.
+    pub chain_id: String,
+    /// Class, architecture, topology, homology as far as the list goes: `1.10.8.10`, `1`; empty for bare lists.
+    pub node: String,
+    /// Source name.
+    pub source: String,
+}
+
+/// Rows of `weights.parquet`: how much a GO term tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WeightRow {
+    /// Current primary id.
+    pub term: String,
+    /// Information accretion: −log2 of the probability of the term given its parents.
+    pub information_bits: f64,
     /// Source name.
     pub source: String,
 }
@@ -287,6 +313,8 @@ tables! {
     PpiRow => "ppi",
     DdgRow => "ddg",
     PlddtRow => "plddt",
+    DomainRow => "domains",
+    WeightRow => "weights",
     QuarantineRow => "quarantine",
 }
 

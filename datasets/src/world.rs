@@ -12,6 +12,7 @@ mod chain;
 mod dice;
 mod fault;
 mod instruct;
+mod lists;
 mod motif;
 mod ontology;
 mod plddt;
@@ -19,8 +20,10 @@ mod ppi;
 mod sheet;
 mod ss;
 mod stability;
+mod structures;
 mod swissprot;
 mod truth;
+mod uniprot;
 mod universe;
 
 use std::path::Path;
@@ -74,7 +77,10 @@ pub fn write(config: &Config, out: &Path) -> Result<Truth, Error> {
     ppi::write(&universe, out, &mut truth)?;
     stability::write(&universe, out, &mut truth)?;
     plddt::write(&universe, out, &mut truth)?;
-    let silent = [&[ss::NPPE2_TEST][..], &instruct::LATER].concat();
+    uniprot::write(&universe, &ontology, out, &mut truth)?;
+    lists::write(&universe, &ontology, out, &mut truth)?;
+    structures::write(&universe, out, &mut truth)?;
+    let silent = [&[ss::NPPE2_TEST][..], &instruct::LATER, &uniprot::FILES, &lists::FILES].concat();
     truth.relate(&universe, &[ss::CB513, stability::SSYM_DIRECT, stability::SSYM_REVERSE], &silent);
     truth.terms = ontology
         .leaves

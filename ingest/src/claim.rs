@@ -13,7 +13,7 @@ use crate::config::{Role, Source};
 /// A claim, as staged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Claim {
-    /// Place: source (8 bits), file (8), line (32), part of the record (16).
+    /// Place: source (7 bits), file (14), line (30), part of the record (12); the highest bit is free.
     pub(crate) order: u64,
     /// Place of its record: `order` with part 0.
     pub(crate) record: u64,
@@ -50,6 +50,10 @@ pub(crate) struct Claim {
     pub(crate) ddg: Option<Ddg>,
     /// For `plddt`.
     pub(crate) plddt: Option<Plddt>,
+    /// For `domains`.
+    pub(crate) domain: Option<Domain>,
+    /// For `weights`.
+    pub(crate) weight: Option<Weight>,
 }
 
 /// A protein of a source.
@@ -92,6 +96,8 @@ pub(crate) struct Go {
     pub(crate) term: String,
     pub(crate) aspect: String,
     pub(crate) evidence: String,
+    /// Another name of the gene product, `4932.YAL001C`: taxon and locus as STRING writes them; empty if none.
+    pub(crate) locus: String,
 }
 
 /// A pair by the ids of its dictionary.
@@ -100,6 +106,8 @@ pub(crate) struct Pair {
     pub(crate) id_a: String,
     pub(crate) id_b: String,
     pub(crate) label: bool,
+    /// How they interact, empty where the source does not say.
+    pub(crate) mode: String,
 }
 
 /// Columns of `ddg`.
@@ -119,6 +127,20 @@ pub(crate) struct Plddt {
     pub(crate) plddt: Vec<f32>,
 }
 
+/// Columns of `domains`; the chain is the accession.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Domain {
+    pub(crate) domain_id: String,
+    pub(crate) node: String,
+}
+
+/// Columns of `weights`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Weight {
+    pub(crate) term: String,
+    pub(crate) information_bits: f64,
+}
+
 impl Claim {
     /// A claim about a protein whose sequence the record holds.
     pub(crate) fn of(protein: &Residues, accession: &str) -> Self {
@@ -131,9 +153,9 @@ impl Claim {
     }
 
     /// Fills in the place, the source and the key.
-    pub(crate) fn place(&mut self, source: &Source, record: u64, part: u16) {
+    pub(crate) fn place(&mut self, source: &Source, record: u64, part: u64) {
         self.record = record;
-        self.order = record | u64::from(part);
+        self.order = record | part;
         self.source.clone_from(&source.name);
         self.test |= source.role == Role::Test;
         if source.role == Role::Test {
@@ -160,6 +182,12 @@ impl Claim {
             fields.extend(["chain", &value]);
         } else if let Some(ss) = &self.ss {
             fields.extend(["ss", &ss.q8, &ss.q3, &ss.mask]);
+        } else if let Some(domain) = &self.domain {
+            fields.extend(["domain", &domain.domain_id, &domain.node]);
+        } else if let Some(weight) = &self.weight {
+            fields.extend(["weight", &weight.term]);
+        } else if self.protein_id.is_none() {
+            return None; // only a join can tell of which protein it is
         } else if let Some(ddg) = &self.ddg {
             value = format!("{} {} {:08x}", ddg.position, ddg.mutant, ddg.ddg_kcal.to_bits());
             fields.extend(["ddg", &value]);
@@ -217,14 +245,26 @@ impl Residues {
     }
 }
 
+/// Files of one source, at most.
+pub(crate) const MAX_FILES: usize = 1 << 14;
+/// Lines of one file (all members of an archive together), at most.
+pub(crate) const MAX_LINES: u64 = 1 << 30;
+/// Claims of one record, at most.
+pub(crate) const MAX_PARTS: usize = 1 << 12;
+
 /// Place of a record.
 pub(crate) fn record(source: usize, file: usize, line: u64) -> u64 {
-    (source as u64) << 56 | (file as u64) << 48 | (line & 0xffff_ffff) << 16
+    (source as u64) << 56 | (file as u64) << 42 | (line % MAX_LINES) << 12
 }
 
 /// Source, file and line of a place.
 pub(crate) fn place(order: u64) -> (usize, usize, u64) {
-    ((order >> 56) as usize, (order >> 48 & 0xff) as usize, order >> 16 & 0xffff_ffff)
+    ((order >> 56) as usize, order as usize >> 42 & (MAX_FILES - 1), order >> 12 & (MAX_LINES - 1))
+}
+
+/// Place of the record that a claim is of.
+pub(crate) fn record_of(order: u64) -> u64 {
+    order & !(MAX_PARTS as u64 - 1)
 }
 
 #[cfg(test)]
@@ -233,7 +273,10 @@ mod tests {
 
     #[test]
     fn places_survive_packing() {
-        assert_eq!(place(record(254, 7, 4_000_000_000) | 65_535), (254, 7, 4_000_000_000));
-        assert!(record(0, 255, 9) < record(1, 0, 1));
+        let order = record(126, 16_383, 1_000_000_000) | 4_095;
+        assert_eq!(place(order), (126, 16_383, 1_000_000_000));
+        assert_eq!(record_of(order), record(126, 16_383, 1_000_000_000));
+        assert!(record(0, 16_383, 9) < record(1, 0, 1));
+        assert_eq!(record(127, 16_383, MAX_LINES - 1) >> 63, 0);
     }
 }

@@ -7,7 +7,7 @@ use regex::Regex;
 use crate::reason::{Fault, Reason};
 
 /// A constant pattern.
-fn pattern(text: &str) -> Regex {
+pub(crate) fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is a constant that a test compiles")
 }
 

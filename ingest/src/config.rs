@@ -1,10 +1,13 @@
 //! The `[ingest]` section of a recipe.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::claim::MAX_FILES;
 
 /// What is ingested, and the rules of cleaning, clustering and splitting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,10 +84,11 @@ pub struct Source {
     pub name: String,
     /// The format.
     pub kind: Kind,
-    /// Relative to the data folder, in order.
+    /// Relative to the data folder, in order. A folder stands for the files in it, by name; an archive (zip, tar,
+    /// packed or not) for its members.
     pub files: Vec<String>,
-    /// Files that the kind reads beside them: the split of `cath_chains`, the dictionary of `ppi_pairs`, the labels and
-    /// then the mask of `ss_fasta`.
+    /// Files that the kind reads beside them: the split of `cath_chains`, `structure` and `cgdms`, the dictionary
+    /// of `ppi_pairs` and `string_actions`, the labels and then the mask of `ss_fasta`, the texts of `swissprot_clap`.
     #[serde(default)]
     pub companion: Vec<String>,
     /// Whether the source may be trained on.
@@ -118,37 +122,86 @@ pub enum Role {
 pub enum Kind {
     /// UniProtKB flat file (`.dat`).
     SwissprotDat,
-    /// Mol-Instructions, protein part: JSON array, official fields or RAPM's.
+    /// UniProtKB XML.
+    SwissprotXml,
+    /// UniProtKB FASTA: name, organism and gene of the header.
+    SwissprotFasta,
+    /// UniProtKB table, as uniprot.org exports it.
+    SwissprotTsv,
+    /// Mol-Instructions, protein part: JSON array, official fields or RAPM's (or the zip of all).
     MolInstructions,
+    /// ProteinLMDataset, `swissProt2Text.json`.
+    ProteinLm,
+    /// SwissProtCLAP, sequences (companion: texts).
+    SwissprotClap,
+    /// ProtDescribe, TSV.
+    Protdescribe,
+    /// Protein2Text-QA, JSON array or JSON lines.
+    Protein2text,
     /// Secondary structure as CSV: PISCES, NPPE-2, CB513 and CB6133 (Princeton), CB513 of NetSurfP-2.
     SsCsv,
     /// Secondary structure as FASTA, H E C only (companions: labels, then mask): FLIP, of NetSurfP-2.
     SsFasta,
     /// `chain_set.jsonl` of Ingraham et al. (companion: its split), or a list like `ts50.json`.
     CathChains,
+    /// CATH's lists of domains: CLF, codes, classes, bare ids.
+    CathDomains,
+    /// Backbones of cgdms, one text file a chain (companion: the split of `cath_chains`).
+    Cgdms,
+    /// Experimental structures, PDB or mmCIF (companion: the split of `cath_chains`).
+    Structure,
+    /// Predicted structures, PDB or mmCIF, with pLDDT for B factors.
+    Predicted,
     /// Gene Ontology, OBO.
     Obo,
+    /// CAFA's information accretion of GO terms.
+    CafaIa,
     /// Annotations, GAF.
     Gaf,
     /// Annotations, QuickGO's TSV download.
     Quickgo,
+    /// Sequences with GO labels, JSON lines (PDB-GO of InstructProtein).
+    GoLabels,
     /// Pairs `id, id, 0/1` (companion: a dictionary `id, sequence` or FASTA).
     PpiPairs,
-    /// PROSTATA's CSV of stability changes (S2648, S3421, Ssym, mega-scale); negative = destabilising there.
+    /// STRING's actions, as in SHS27k (companion: a dictionary).
+    StringActions,
+    /// PROSTATA's CSV of stability changes (S2648, S3421, S669, Ssym, mega-scale); negative = destabilising there.
     DdgCsv,
     /// FireProtDB in ThermoMPNN's CSV; positive = destabilising there.
     Fireprot,
+    /// STRUM's Q3421, without sequences; negative = destabilising there.
+    Strum,
+    /// Folding free energies of bioemu-benchmarks; positive = destabilising there.
+    Bioemu,
     /// Mean pLDDT of AlphaFold DB models, JSON lines.
     AfdbPlddt,
 }
 
 impl Kind {
+    /// Name in a recipe.
+    pub(crate) fn name(self) -> String {
+        // Serde holds the names; a unit variant is written as a string.
+        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Endings of the members that are read when a file is an archive, before a `.gz`; all if there are none.
+    pub(crate) fn members(self) -> &'static [&'static str] {
+        match self {
+            Kind::MolInstructions => &["json"],
+            Kind::Cgdms => &["txt"],
+            Kind::Structure | Kind::Predicted => &["pdb", "ent", "cif"],
+            _ => &[],
+        }
+    }
+
     /// Whether the kind reads companions: (least, most).
     fn companions(self) -> (usize, usize) {
         match self {
-            Kind::PpiPairs => (1, usize::MAX),
+            Kind::PpiPairs | Kind::StringActions => (1, usize::MAX),
             Kind::SsFasta => (2, 2),
-            Kind::CathChains => (0, 1),
+            Kind::SwissprotClap => (1, 1),
+            Kind::CathChains | Kind::Structure | Kind::Cgdms => (0, 1),
             _ => (0, 0),
         }
     }
@@ -158,6 +211,39 @@ impl Config {
     /// Names of the test sources whose homologs leave training.
     pub(crate) fn strict_tests(&self) -> BTreeSet<&str> {
         self.source.iter().filter(|s| s.exclude_homologs).map(|s| s.name.as_str()).collect()
+    }
+
+    /// With the files of a folder in the place of its name: sorted, hidden ones left out.
+    ///
+    /// # Errors
+    /// I/O; a folder without files.
+    pub(crate) fn expanded(&self, data: &Path) -> Result<Self, Error> {
+        let mut config = self.clone();
+        for source in &mut config.source {
+            let mut files = Vec::new();
+            for name in &source.files {
+                let folder = data.join(name);
+                if !folder.is_dir() {
+                    files.push(name.clone());
+                    continue;
+                }
+                let mut inside = Vec::new();
+                for entry in fs::read_dir(&folder)? {
+                    let entry = entry?;
+                    let file = entry.file_name().to_string_lossy().into_owned();
+                    if entry.path().is_file() && !file.starts_with('.') {
+                        inside.push(format!("{}/{file}", name.trim_end_matches('/')));
+                    }
+                }
+                inside.sort();
+                if inside.is_empty() {
+                    return Err(Error::Empty { path: folder });
+                }
+                files.extend(inside);
+            }
+            source.files = files;
+        }
+        Ok(config)
     }
 
     /// Checks what can be checked without opening a file.
@@ -209,8 +295,8 @@ impl Config {
             must(names.insert(name), format!("two sources are named {name:?}"));
             must(!source.files.is_empty(), format!("source {name:?} has no files"));
             must(
-                source.files.len() + source.companion.len() <= 255,
-                format!("source {name:?} has more than 255 files"),
+                source.files.len() + source.companion.len() <= MAX_FILES,
+                format!("source {name:?} has more than {MAX_FILES} files"),
             );
             must(
                 source.role == Role::Test || !source.exclude_homologs,
@@ -221,13 +307,15 @@ impl Config {
                 format!("source {name:?}: only ss_csv can be reversed"),
             );
             must(
-                !matches!(source.kind, Kind::Obo | Kind::SsFasta) || source.files.len() == 1,
-                format!("source {name:?}: kinds obo and ss_fasta take one file"),
+                !matches!(source.kind, Kind::SsFasta | Kind::SwissprotClap) || source.files.len() == 1,
+                format!("source {name:?}: kinds ss_fasta and swissprot_clap take one file"),
             );
             let (least, most) = source.kind.companions();
             let n = source.companion.len();
             let needs = match source.kind {
                 Kind::SsFasta => "kind ss_fasta needs two companions: labels, then mask",
+                Kind::SwissprotClap => "kind swissprot_clap needs the texts as companion",
+                Kind::StringActions => "kind string_actions needs a dictionary as companion",
                 _ => "kind ppi_pairs needs a dictionary as companion",
             };
             must(n >= least, format!("source {name:?}: {needs}"));

@@ -12,10 +12,13 @@ use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_aggregate::expr_fn::{array_agg, bool_or, max, min};
 use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
 use datafusion::prelude::SessionContext;
-use datasets::table::{ChainRow, DdgRow, FactRow, GoRow, PlddtRow, Rows, SsRow};
+use datasets::table::{ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, Rows, SsRow, WeightRow};
 use serde::Deserialize;
 
+mod mutations;
+
 use crate::Error;
+use crate::claim;
 use crate::ledger::Ledger;
 use crate::reason::{Fault, Reason};
 
@@ -30,6 +33,8 @@ pub(crate) struct Relations {
     pub(crate) pairs: Vec<PairRow>,
     pub(crate) ddg: Vec<DdgRow>,
     pub(crate) plddt: Vec<PlddtRow>,
+    pub(crate) domains: Vec<DomainRow>,
+    pub(crate) weights: Vec<WeightRow>,
     /// Records with sound claims, and whether one of theirs was kept.
     pub(crate) claimed: BTreeMap<u64, bool>,
 }
@@ -46,12 +51,13 @@ pub(crate) struct ProteinClaim {
 }
 
 /// A pair whose proteins are found.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PairRow {
     pub(crate) protein_id_a: String,
     pub(crate) protein_id_b: String,
     pub(crate) label: bool,
     pub(crate) source: String,
+    pub(crate) modes: Vec<String>,
 }
 
 /// A record to be quarantined, as a plan finds it.
@@ -97,18 +103,21 @@ pub(crate) async fn relate(
     let first = keyed.aggregate(vec![col("key")], vec![min(col("order")).alias("first")])?;
     plans.kept.extend(numbers(first.select(vec![col("first")])?).await?);
 
+    let (ddg, ddg_tests) = plans.mutations().await?;
     let mut proteins = plans.proteins().await?;
     for protein in &mut proteins {
-        protein.test |= go_tests.contains(&protein.protein_id);
+        protein.test |= go_tests.contains(&protein.protein_id) || ddg_tests.contains(&protein.protein_id);
     }
     let facts =
         plans.table("fact", &["fact_id", "task", "question", "raw_text", "text", "evidence"], "task").await?;
-    let chains = plans.table("chain", &["backbone_ang", "cath", "published_split"], "chain_id").await?;
+    let domains: Vec<DomainRow> = plans.table("domain", &["domain_id", "node"], "domain_id").await?;
+    let weights = plans.table("weight", &["term", "information_bits"], "term").await?;
+    let mut chains = plans.table("chain", &["backbone_ang", "cath", "published_split"], "chain_id").await?;
+    name_folds(&mut chains, &domains);
     let ss = plans.table("ss", &["q8", "q3", "mask"], "id").await?;
-    let ddg = plans.mutations().await?;
     let plddt = plans.table("plddt", &["mean_plddt", "plddt"], "accession").await?;
     let claimed = plans.claimed().await?;
-    Ok(Relations { proteins, facts, chains, ss, go, pairs, ddg, plddt, claimed })
+    Ok(Relations { proteins, facts, chains, ss, go, pairs, ddg, plddt, domains, weights, claimed })
 }
 
 /// Records that give an id of their source another sequence than the first record with that id did.
@@ -171,9 +180,16 @@ impl Plans<'_> {
             .join(members, JoinType::Inner, &["best"], &["rank"], None)?
             .select(vec![col("known_as"), col("found")])?;
         let go = self.sound.clone().filter(col("go").is_not_null())?;
-        let unnamed = go.clone().filter(col("protein_id").is_null())?;
-        let known_as = (&["accession"], &["known_as"]);
-        let lost = unnamed.clone().join(lookup.clone(), JoinType::LeftAnti, known_as.0, known_as.1, None)?;
+        let unnamed = go
+            .clone()
+            .filter(col("protein_id").is_null())?
+            .with_column("locus", get_field(col("go"), "locus"))?
+            .drop_columns(&["protein_id"])?;
+        // Annotations whose accession nobody knows may still give a locus that somebody does.
+        let strangers =
+            unnamed.clone().join(lookup.clone(), JoinType::LeftAnti, &["accession"], &["known_as"], None)?;
+        let lost =
+            strangers.clone().join(lookup.clone(), JoinType::LeftAnti, &["locus"], &["known_as"], None)?;
         let lost = lost.select(vec![col("record"), col("accession").alias("detail"), col("raw")])?;
         self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}")).await?;
         let columns = |protein: &str| {
@@ -183,11 +199,10 @@ impl Plans<'_> {
             columns
         };
         let named = go.filter(col("protein_id").is_not_null())?.select(columns("protein_id"))?;
-        let found = unnamed
-            .drop_columns(&["protein_id"])?
-            .join(lookup, JoinType::Inner, known_as.0, known_as.1, None)?
-            .select(columns("found"))?
-            .union(named)?;
+        let by_name = unnamed.join(lookup.clone(), JoinType::Inner, &["accession"], &["known_as"], None)?;
+        let by_locus = strangers.join(lookup, JoinType::Inner, &["locus"], &["known_as"], None)?;
+        let found =
+            by_name.select(columns("found"))?.union(by_locus.select(columns("found"))?)?.union(named)?;
         let tests = found.clone().filter(col("test"))?.select(vec![col("protein_id")])?.distinct()?;
         let first = self.first(&found, &["scope", "protein_id", "term", "evidence"]).await?;
         let rows = first.sort_by(["protein_id", "term", "evidence", "source"].map(col).to_vec())?;
@@ -216,14 +231,41 @@ impl Plans<'_> {
         let detail = |_: &str| "this pair is given with both labels".into();
         self.refuse(contested, Reason::LabelConflict, detail).await?;
         let clear = found.join(both, JoinType::LeftAnti, &key, &["c", "x", "y"], None)?;
-        let first = self.first(&clear, &key).await?;
-        collect(first.sort_by(["protein_id_a", "protein_id_b", "source"].map(col).to_vec())?).await
+        #[derive(Deserialize)]
+        struct Row {
+            protein_id_a: String,
+            protein_id_b: String,
+            label: bool,
+            source: String,
+            scope: String,
+            mode: String,
+        }
+        let first = self.first(&clear, &["scope", "protein_id_a", "protein_id_b", "mode"]).await?;
+        let rows = first.sort_by(["protein_id_a", "protein_id_b", "scope", "order"].map(col).to_vec())?;
+        let rows: Vec<Row> = collect(rows).await?;
+        let same = |a: &Row, b: &Row| {
+            (&a.protein_id_a, &a.protein_id_b, &a.scope) == (&b.protein_id_a, &b.protein_id_b, &b.scope)
+        };
+        let pair = |rows: &[Row]| {
+            let modes: BTreeSet<&String> = rows.iter().map(|r| &r.mode).filter(|m| !m.is_empty()).collect();
+            PairRow {
+                protein_id_a: rows[0].protein_id_a.clone(),
+                protein_id_b: rows[0].protein_id_b.clone(),
+                label: rows[0].label,
+                source: rows[0].source.clone(),
+                modes: modes.into_iter().cloned().collect(),
+            }
+        };
+        let mut pairs: Vec<PairRow> = rows.chunk_by(same).map(pair).collect();
+        let place = |p: &PairRow| (p.protein_id_a.clone(), p.protein_id_b.clone(), p.source.clone());
+        pairs.sort_by_cached_key(place);
+        Ok(pairs)
     }
 
     /// Pairs of two different proteins that the dictionary of their source holds.
     async fn found_pairs(&mut self) -> Result<DataFrame, Error> {
         let mut columns: Vec<Expr> = ["order", "record", "raw", "source", "scope"].map(col).to_vec();
-        columns.extend(["id_a", "id_b", "label"].map(|f| get_field(col("ppi"), f).alias(f)));
+        columns.extend(["id_a", "id_b", "label", "mode"].map(|f| get_field(col("ppi"), f).alias(f)));
         let mut pairs = self.sound.clone().filter(col("ppi").is_not_null())?.select(columns)?;
         for end in ["a", "b"] {
             let (source, name, protein) =
@@ -257,6 +299,7 @@ impl Plans<'_> {
             when(in_order(), col("found_a")).otherwise(col("found_b"))?.alias("protein_id_a"),
             when(in_order(), col("found_b")).otherwise(col("found_a"))?.alias("protein_id_b"),
             col("label"),
+            col("mode"),
             col("source"),
             col("scope"),
             col("order"),
@@ -314,44 +357,6 @@ impl Plans<'_> {
         collect(rows).await
     }
 
-    /// Mutations: distinct values of the same change within a scope are measurements of it and are averaged.
-    async fn mutations(&self) -> Result<Vec<DdgRow>, Error> {
-        #[derive(Deserialize)]
-        struct Measured {
-            protein_id: String,
-            wild_type: String,
-            position: u32,
-            mutant: String,
-            ddg_kcal: f32,
-            structure: String,
-            source: String,
-            scope: String,
-        }
-        let columns = ["wild_type", "position", "mutant", "ddg_kcal", "structure"];
-        let rows = self.kept_rows("ddg", &columns).await?;
-        let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
-        let measured: Vec<Measured> = collect(rows).await?;
-        let same = |a: &Measured, b: &Measured| {
-            (&a.protein_id, a.position, &a.mutant, &a.scope)
-                == (&b.protein_id, b.position, &b.mutant, &b.scope)
-        };
-        let average = |values: &[Measured]| {
-            let sum: f64 = values.iter().map(|m| f64::from(m.ddg_kcal)).sum();
-            let first = &values[0];
-            DdgRow {
-                protein_id: first.protein_id.clone(),
-                wild_type: first.wild_type.clone(),
-                position: first.position,
-                mutant: first.mutant.clone(),
-                ddg_kcal: (sum / values.len() as f64) as f32,
-                n_measured: values.len() as u32,
-                structure: first.structure.clone(),
-                source: first.source.clone(),
-            }
-        };
-        Ok(measured.chunk_by(same).map(average).collect())
-    }
-
     /// Of rows with equal key the one with the lowest order; notes them as kept.
     async fn first(&mut self, rows: &DataFrame, key: &[&str]) -> Result<DataFrame, Error> {
         let key = key.iter().map(|k| col(*k)).collect();
@@ -389,9 +394,24 @@ impl Plans<'_> {
     /// Every sound record that was not refused, and whether one of its claims was kept.
     async fn claimed(&self) -> Result<BTreeMap<u64, bool>, Error> {
         let records = numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
-        let kept: BTreeSet<u64> = self.kept.iter().map(|order| order & !0xffff).collect();
+        let kept: BTreeSet<u64> = self.kept.iter().map(|&order| claim::record_of(order)).collect();
         let open = records.into_iter().filter(|r| !self.refused.contains(r));
         Ok(open.map(|record| (record, kept.contains(&record))).collect())
+    }
+}
+
+/// Gives chains without CATH nodes those of their domains: class, architecture and topology, or as much of it as the
+/// lists say.
+fn name_folds(chains: &mut [ChainRow], domains: &[DomainRow]) {
+    let mut nodes: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for domain in domains.iter().filter(|d| !d.node.is_empty()) {
+        let node = domain.node.split('.').take(3).collect::<Vec<_>>().join(".");
+        nodes.entry(&domain.chain_id).or_default().insert(node);
+    }
+    for chain in chains.iter_mut().filter(|chain| chain.cath.is_empty()) {
+        let Some(of) = nodes.get(chain.chain_id.as_str()) else { continue };
+        let is_said_better = |node: &String| of.iter().any(|other| other.starts_with(&format!("{node}.")));
+        chain.cath = of.iter().filter(|node| !is_said_better(node)).cloned().collect();
     }
 }
 

@@ -19,6 +19,12 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// Another run writes the same tables.
+    #[error("another ingest works on {out}\nhint: wait for it to end, or give another output folder")]
+    Busy {
+        /// The tables folder.
+        out: PathBuf,
+    },
     /// A file without a byte of content.
     #[error("{path} is empty\nhint: fetch it again, or take it out of the recipe")]
     Empty {
@@ -33,9 +39,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A gzip stream that ends early or is damaged.
+    /// A gzip stream, or the member of an archive, that ends early or is damaged.
     #[error(
-        "{path}: the gzip stream is truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again"
+        "{path}: the packed data are truncated or damaged at byte {offset} of {length} ({source})\nhint: the download was cut; fetch the file again"
     )]
     Gzip {
         /// The file.
@@ -46,6 +52,28 @@ pub enum Error {
         length: u64,
         /// What the decoder said.
         source: std::io::Error,
+    },
+    /// A packed file that unpacks to far more than text does.
+    #[error(
+        "{path}: {packed} packed bytes gave {unpacked} bytes so far, more than 200 for one; it was not read on\nhint: an archive bomb, or not a data file; unpack it by hand and look if you trust it"
+    )]
+    Bomb {
+        /// The file.
+        path: PathBuf,
+        /// Bytes read of the file on disk.
+        packed: u64,
+        /// Bytes that came out of them.
+        unpacked: u64,
+    },
+    /// An archive that cannot be read.
+    #[error("{path}: {detail}\nhint: {hint}")]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        hint: String,
     },
     /// A header that lacks columns.
     #[error("{path}, line {line}: the header lacks {missing}; it has: {got}\nhint: {hint}")]

@@ -7,16 +7,16 @@ use crate::Error;
 use crate::reader::{Input, LONGEST, Line, decode};
 
 /// The elements of a top-level array, one at a time, without ever holding the array.
-pub(crate) struct Elements {
-    input: Input,
+pub(crate) struct Elements<'a> {
+    input: Input<'a>,
     number: u64,
     offset: u64,
     begun: bool,
 }
 
-impl Elements {
+impl<'a> Elements<'a> {
     /// Elements of an opened file.
-    pub(crate) fn new(input: Input) -> Self {
+    pub(crate) fn new(input: Input<'a>) -> Self {
         Self { input, number: 0, offset: 0, begun: false }
     }
 

@@ -35,6 +35,8 @@ pub struct FileCounts {
     pub quarantined: BTreeMap<Reason, u64>,
     /// Parts of kept records that gave nothing (a one-word comment of a flat-file entry), by reason.
     pub parts_quarantined: BTreeMap<Reason, u64>,
+    /// Columns of a table that nothing was read of: what a newer release has added, or what no table of ours holds.
+    pub unread: Vec<String>,
 }
 
 /// Shared by all parsers. Rows come in any order; [`Ledger::close`] sorts them.
@@ -47,6 +49,10 @@ pub(crate) struct Ledger {
 struct State {
     read: BTreeMap<(usize, usize), u64>,
     kept_without_rows: BTreeMap<(usize, usize), u64>,
+    merged_without_rows: BTreeMap<(usize, usize), u64>,
+    /// Members of archives: the line of the archive after which each begins, and its name.
+    members: BTreeMap<(usize, usize), BTreeMap<u64, String>>,
+    unread: BTreeMap<(usize, usize), Vec<String>>,
     faults: Vec<Entry>,
     failure: Option<Error>,
 }
@@ -72,6 +78,21 @@ impl Ledger {
     /// Counts records that are kept though they give no row (terms of an ontology).
     pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
         *self.state().kept_without_rows.entry((source, file)).or_default() += n;
+    }
+
+    /// Counts records that repeat others and would give no row (terms of an ontology).
+    pub(crate) fn merge(&self, source: usize, file: usize, n: u64) {
+        *self.state().merged_without_rows.entry((source, file)).or_default() += n;
+    }
+
+    /// Notes columns that nothing was read of.
+    pub(crate) fn unread(&self, source: usize, file: usize, columns: Vec<String>) {
+        self.state().unread.insert((source, file), columns);
+    }
+
+    /// Notes that the lines of an archive after `begin` are those of a member.
+    pub(crate) fn member(&self, source: usize, file: usize, begin: u64, name: &str) {
+        self.state().members.entry((source, file)).or_default().insert(begin, name.to_owned());
     }
 
     /// Notes a record that gives nothing, or a part of a record.
@@ -102,10 +123,21 @@ impl Ledger {
             for (f, file) in source::files(source).enumerate() {
                 let rows_in = state.read.get(&(s, f)).copied().unwrap_or(0);
                 let kept = state.kept_without_rows.get(&(s, f)).copied().unwrap_or(0);
+                let merged = state.merged_without_rows.get(&(s, f)).copied().unwrap_or(0);
+                let unread = state.unread.get(&(s, f)).cloned().unwrap_or_default();
                 let (source, file) = (source.name.clone(), file.to_owned());
-                counts.insert((s, f), FileCounts { source, file, rows_in, kept, ..FileCounts::default() });
+                let count =
+                    FileCounts { source, file, rows_in, kept, merged, unread, ..FileCounts::default() };
+                counts.insert((s, f), count);
             }
         }
+        let members = std::mem::take(&mut state.members);
+        let named = |file: (usize, usize), line: u64, archive: &str| {
+            let member = members.get(&file).and_then(|of| of.range(..line).next_back());
+            member.map_or((archive.to_owned(), line), |(begin, name)| {
+                (format!("{archive}/{name}"), line - begin)
+            })
+        };
         state.faults.sort_by(|a, b| {
             (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(
                 b.record,
@@ -124,13 +156,14 @@ impl Ledger {
         }
         let mut rows = Vec::with_capacity(state.faults.len());
         for entry in &state.faults {
-            let (file, line) = at(entry.record);
-            let count = counts.entry(file).or_default();
+            let (place, line) = at(entry.record);
+            let count = counts.entry(place).or_default();
+            let (file, line) = named(place, line, &count.file);
             let by_reason = if entry.is_part { &mut count.parts_quarantined } else { &mut count.quarantined };
             *by_reason.entry(entry.fault.reason).or_default() += 1;
             rows.push(QuarantineRow {
                 source: count.source.clone(),
-                file: count.file.clone(),
+                file,
                 line,
                 reason: entry.fault.reason.name().into(),
                 detail: entry.fault.detail.clone(),

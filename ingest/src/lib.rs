@@ -5,6 +5,8 @@
 //! audits the split, and writes the tables of [`datasets::table`], a [`Manifest`] and `audit.json`. Every record is
 //! accounted for: kept, merged, or in the quarantine table with a [`Reason`].
 
+mod account;
+mod archive;
 mod audit;
 mod claim;
 mod clean;
@@ -20,31 +22,36 @@ mod reason;
 mod source;
 mod split;
 mod stage;
+mod work;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-
-use datasets::table::{
-    ChainRow, DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split, SsRow,
-};
-use fs_err as fs;
 
 pub use audit::Audit;
 pub use config::{Config, Kind, Kinship, Role, Source};
+use datasets::table::{
+    ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split,
+    SsRow, WeightRow,
+};
 pub use error::Error;
 pub use ledger::FileCounts;
 pub use publish::Manifest;
 pub use reason::Reason;
+use work::Work;
 
 /// Reads the sources under `data` and writes the tables into the folder `out`, which is replaced whole: work goes on in
-/// a temporary folder beside it, so a run that is killed leaves the last good state.
+/// a temporary folder beside it, so a run that is killed or runs out of disk leaves the last good state. Two runs into
+/// the same folder at once: the second is refused.
 ///
 /// The same inputs and configuration give identical bytes, on any number of threads (rayon's current number is used).
 ///
 /// # Errors
 /// Faults of the configuration, of whole files, or a leak found by the audit; nothing is written then.
 pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> {
+    config.validate()?;
+    let recipe = config;
+    let config = &recipe.expanded(data)?;
     config.validate()?;
     for (source, file) in config.source.iter().flat_map(|s| source::files(s).map(move |f| (s, f))) {
         let path = data.join(file);
@@ -55,12 +62,13 @@ pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> 
     let work = Work::begin(out)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(rayon::current_num_threads()).build()?;
-    let manifest = runtime.block_on(ingest(config, data, &work))?;
+    let manifest = runtime.block_on(ingest(recipe, config, data, &work))?;
     work.publish(out)?;
     Ok(manifest)
 }
 
-async fn ingest(config: &Config, data: &Path, work: &Work) -> Result<Manifest, Error> {
+/// `recipe`: the configuration as written; `config`: with folders expanded.
+async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> Result<Manifest, Error> {
     let session = stage::session(config)?;
     let ledger = Arc::new(ledger::Ledger::default());
     let (claims, ontology) = stage::stage(&session, config, data, &work.staging(), &ledger).await?;
@@ -74,12 +82,14 @@ async fn ingest(config: &Config, data: &Path, work: &Work) -> Result<Manifest, E
     let (mut files, quarantine) = ledger.close(config, &relations.claimed);
     publish::fingerprint(&mut files, data)?;
     let tables = work.tables();
-    let manifest = write(config, &tables, relations, &proteins, &quarantine, files)?;
+    let manifest = write(recipe, &tables, relations, &proteins, &quarantine, files)?;
     if let Some(text) = ontology {
         datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;
     }
     publish::write_json(&tables.join("audit.json"), &audit)?;
     publish::write_json(&tables.join("manifest.json"), &manifest)?;
+    let account = manifest.account();
+    datasets::atomic_write(&tables.join("account.md"), |f| std::io::Write::write_all(f, account.as_bytes()))?;
     audit.pass()?;
     Ok(manifest)
 }
@@ -93,7 +103,7 @@ fn write(
     quarantine: &[QuarantineRow],
     files: Vec<FileCounts>,
 ) -> Result<Manifest, Error> {
-    let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, .. } = relations;
+    let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, domains, weights, .. } = relations;
     let licences: BTreeMap<&str, &str> =
         config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
     for fact in &mut facts {
@@ -105,8 +115,8 @@ fn write(
         .into_iter()
         .map(|pair| {
             let split = split::of_pair(part(&pair.protein_id_a), part(&pair.protein_id_b));
-            let dedup::PairRow { protein_id_a, protein_id_b, label, source } = pair;
-            PpiRow { protein_id_a, protein_id_b, label, source, split }
+            let dedup::PairRow { protein_id_a, protein_id_b, label, source, modes } = pair;
+            PpiRow { protein_id_a, protein_id_b, label, modes, source, split }
         })
         .collect();
 
@@ -119,7 +129,8 @@ fn write(
     }
     write_tables! {
         ProteinRow: proteins, FactRow: &facts, ChainRow: &chains, SsRow: &ss, GoRow: &go,
-        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, QuarantineRow: quarantine,
+        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, DomainRow: &domains, WeightRow: &weights,
+        QuarantineRow: quarantine,
     }
     let mut proteins_by_split = BTreeMap::new();
     let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();
@@ -138,53 +149,4 @@ fn write(
         n_clusters: sizes.len() as u64,
         largest_clusters: sizes.into_iter().take(10).collect(),
     })
-}
-
-/// The temporary folder beside the output. Removed when the run ends, however it ends; what a killed run left behind
-/// is removed by the next.
-struct Work {
-    folder: PathBuf,
-}
-
-impl Work {
-    fn begin(out: &Path) -> Result<Self, Error> {
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let folder = parent.join(format!(".{name}.ingest"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir_all(folder.join("staging"))?;
-        fs::create_dir_all(folder.join("tables"))?;
-        Ok(Self { folder: fs::canonicalize(folder)? })
-    }
-
-    fn staging(&self) -> PathBuf {
-        self.folder.join("staging")
-    }
-
-    fn tables(&self) -> PathBuf {
-        self.folder.join("tables")
-    }
-
-    /// Puts the new tables in the place of the old ones.
-    fn publish(&self, out: &Path) -> Result<(), Error> {
-        if out.exists() {
-            // Two renames, since a folder cannot be replaced by one: between them the old tables lie in `old`.
-            fs::rename(out, self.folder.join("old"))?;
-        }
-        fs::rename(self.tables(), out)?;
-        Ok(())
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(%error, "the temporary folder stays behind");
-        }
-    }
 }

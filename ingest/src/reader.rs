@@ -1,6 +1,6 @@
 //! Bytes of a source file: gzip by its magic bytes, lines of bounded length, faults told apart from text.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +16,33 @@ use crate::reason::{Fault, Reason};
 /// Longest line or JSON record that is read, bytes.
 pub(crate) const LONGEST: usize = 8 << 20;
 
-/// An opened source file, unpacked.
-pub(crate) struct Input {
-    path: PathBuf,
-    inner: BufReader<Box<dyn Read + Send>>,
-    packed: Arc<AtomicU64>,
-    length: u64,
-    is_gzip: bool,
+/// Unpacked bytes that one packed byte may stand for: gzip and zip reach 1,032 on zeros, text stays below 100.
+const LARGEST_RATIO: u64 = 200;
+/// Unpacked bytes that are read before the ratio counts (a few in unit tests, whose bombs are small).
+const SMALL: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+/// Bytes at the beginning of a file that tell its format.
+const HEAD: usize = 4 << 10;
+
+/// An opened source file or member of an archive, unpacked.
+pub(crate) struct Input<'a> {
+    origin: Origin,
+    inner: BufReader<Box<dyn Read + 'a>>,
+    head: Vec<u8>,
 }
 
-struct Counted {
+/// Where the bytes of an input come from, and how many did so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    path: PathBuf,
+    /// Bytes read of the file on disk, which has `length`.
+    packed: Arc<AtomicU64>,
+    length: u64,
+    is_packed: bool,
+    unpacked: Arc<AtomicU64>,
+}
+
+/// Bytes of a file on disk, counted.
+pub(crate) struct Counted {
     file: fs::File,
     packed: Arc<AtomicU64>,
     bar: ProgressBar,
@@ -40,44 +57,39 @@ impl Read for Counted {
     }
 }
 
-impl Input {
-    /// Opens a file, unpacks gzip by its magic bytes and skips a byte-order mark.
+impl Seek for Counted {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl Counted {
+    /// The first four bytes (zeros beyond the end), not counted; the next read begins with them again.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::NotGzip`] when the name promises gzip that is not there, [`Error::Gzip`].
-    pub(crate) fn open(path: &Path, bar: ProgressBar) -> Result<Self, Error> {
-        let mut file = fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut magic = Vec::new();
-        file.by_ref().take(2).read_to_end(&mut magic)?;
-        let is_gzip = magic == [0x1f, 0x8b];
-        let named_gzip = path.extension().is_some_and(|e| e == "gz");
-        if length == 0 {
-            return Err(Error::Empty { path: path.into() });
+    /// I/O.
+    pub(crate) fn magic(&mut self) -> Result<[u8; 4], Error> {
+        let (mut magic, mut n) = ([0; 4], 1);
+        let mut rest = &mut magic[..];
+        while n > 0 && !rest.is_empty() {
+            n = self.file.read(rest)?;
+            rest = &mut rest[n..];
         }
-        if named_gzip && !is_gzip {
-            return Err(Error::NotGzip { path: path.into() });
-        }
-        if is_gzip && !named_gzip {
-            tracing::warn!(path = %path.display(), "gzip content under another name; unpacked all the same");
-        }
-        let packed = Arc::new(AtomicU64::new(0));
-        let counted = Counted { file: fs::File::open(path)?, packed: packed.clone(), bar };
-        let plain: Box<dyn Read + Send> = if is_gzip {
-            Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, counted)))
-        } else {
-            Box::new(counted)
-        };
-        let inner = BufReader::with_capacity(1 << 17, plain);
-        let mut input = Self { path: path.into(), inner, packed, length, is_gzip };
-        let start = input.fill()?;
-        if start.is_empty() {
-            return Err(Error::Empty { path: path.into() });
-        }
-        if start.starts_with(b"\xef\xbb\xbf") {
-            input.consume(3);
-        }
-        Ok(input)
+        self.file.rewind()?;
+        Ok(magic)
+    }
+}
+
+impl Origin {
+    /// A file on disk.
+    ///
+    /// # Errors
+    /// I/O.
+    pub(crate) fn open(path: &Path, bar: ProgressBar) -> Result<(Self, Counted), Error> {
+        let file = fs::File::open(path)?;
+        let (packed, length) = (Arc::default(), file.metadata()?.len());
+        let counted = Counted { file, packed: Arc::clone(&packed), bar };
+        Ok((Self { path: path.into(), packed, length, is_packed: false, unpacked: Arc::default() }, counted))
     }
 
     /// The file.
@@ -85,22 +97,109 @@ impl Input {
         &self.path
     }
 
+    /// A member of this archive. `is_new`: its bytes are not counted by the archive's own input.
+    pub(crate) fn member(&self, name: &str, is_new: bool) -> Self {
+        let unpacked = if is_new { Arc::clone(&self.unpacked) } else { Arc::default() };
+        Self { path: self.path.join(name), is_packed: true, unpacked, ..self.clone() }
+    }
+
+    fn fault(&self, source: std::io::Error) -> Error {
+        match source.downcast::<Error>() {
+            Ok(error) => error,
+            Err(source) if !self.is_packed => Error::Io(source),
+            Err(source) => {
+                let offset = self.packed.load(Ordering::Relaxed);
+                Error::Gzip { path: self.path.clone(), offset, length: self.length, source }
+            }
+        }
+    }
+}
+
+impl Input<'static> {
+    /// Opens a file, unpacks gzip by its magic bytes and skips a byte-order mark.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::NotGzip`] when the name promises gzip that is not there, [`Error::Gzip`].
+    pub(crate) fn open(path: &Path, bar: ProgressBar) -> Result<Self, Error> {
+        let (origin, counted) = Origin::open(path, bar)?;
+        Self::begin(origin, Box::new(counted))
+    }
+}
+
+impl<'a> Input<'a> {
+    /// Begins to read bytes of any origin.
+    ///
+    /// # Errors
+    /// As [`Input::open`].
+    pub(crate) fn begin(mut origin: Origin, mut bytes: Box<dyn Read + 'a>) -> Result<Self, Error> {
+        let mut magic = Vec::new();
+        (&mut bytes).take(2).read_to_end(&mut magic).map_err(|e| origin.fault(e))?;
+        if magic.is_empty() {
+            return Err(Error::Empty { path: origin.path });
+        }
+        let is_gzip = magic == [0x1f, 0x8b];
+        let named_gzip = origin.path.extension().is_some_and(|e| e == "gz");
+        if named_gzip && !is_gzip {
+            return Err(Error::NotGzip { path: origin.path });
+        }
+        if is_gzip && !named_gzip && origin.path.extension().is_none_or(|e| e != "tgz") {
+            tracing::warn!(path = %origin.path.display(), "gzip content under another name; unpacked all the same");
+        }
+        origin.is_packed |= is_gzip;
+        let whole = Cursor::new(magic).chain(bytes);
+        let mut plain: Box<dyn Read + 'a> = if is_gzip {
+            Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole)))
+        } else {
+            Box::new(whole)
+        };
+        let mut head = Vec::new();
+        (&mut plain).take(HEAD as u64).read_to_end(&mut head).map_err(|e| origin.fault(e))?;
+        if head.is_empty() {
+            return Err(Error::Empty { path: origin.path });
+        }
+        let inner: Box<dyn Read + 'a> = Box::new(Cursor::new(head.clone()).chain(plain));
+        let mut input = Self { origin, inner: BufReader::with_capacity(1 << 17, inner), head };
+        if input.fill()?.starts_with(b"\xef\xbb\xbf") {
+            input.consume(3);
+        }
+        Ok(input)
+    }
+
+    /// Where the bytes come from.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The file; for a member of an archive that of the archive and the name in it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.origin.path
+    }
+
+    /// The first bytes, unpacked, whatever has been read since.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
     /// The next unpacked bytes, empty at the end.
+    ///
+    /// # Errors
+    /// I/O, damaged gzip, [`Error::Bomb`] when a little of the file gives far more than any text would.
     pub(crate) fn fill(&mut self) -> Result<&[u8], Error> {
         // The borrow of a filled buffer cannot leave a `match` with an error arm, so it is filled twice.
         if let Err(source) = self.inner.fill_buf() {
-            let offset = self.packed.load(Ordering::Relaxed);
-            return Err(if self.is_gzip {
-                Error::Gzip { path: self.path.clone(), offset, length: self.length, source }
-            } else {
-                Error::Io(source)
-            });
+            return Err(self.origin.fault(source));
+        }
+        let unpacked = self.origin.unpacked.load(Ordering::Relaxed);
+        let packed = self.origin.packed.load(Ordering::Relaxed);
+        if self.origin.is_packed && unpacked > SMALL && unpacked / LARGEST_RATIO > packed {
+            return Err(Error::Bomb { path: self.origin.path.clone(), packed, unpacked });
         }
         Ok(self.inner.buffer())
     }
 
     /// Marks bytes of [`Input::fill`] as read.
     pub(crate) fn consume(&mut self, n: usize) {
+        self.origin.unpacked.fetch_add(n as u64, Ordering::Relaxed);
         self.inner.consume(n);
     }
 
@@ -120,7 +219,7 @@ impl Input {
             self.consume(n);
         }
         String::from_utf8(bytes).map_err(|e| Error::Format {
-            path: self.path,
+            path: self.origin.path,
             place: format!("byte {}", e.utf8_error().valid_up_to()),
             detail: "not UTF-8".into(),
             hint: "this companion file must be text; fetch it again".into(),
@@ -151,9 +250,17 @@ impl Input {
     }
 }
 
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.fill().map_err(std::io::Error::other)?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
 /// Lines of a file, one at a time.
-pub(crate) struct Lines {
-    input: Input,
+pub(crate) struct Lines<'a> {
+    input: Input<'a>,
     number: u64,
     buffer: Vec<u8>,
 }
@@ -168,9 +275,9 @@ pub(crate) struct Line {
     pub(crate) fault: Option<Fault>,
 }
 
-impl Lines {
+impl<'a> Lines<'a> {
     /// Lines of an opened file.
-    pub(crate) fn new(input: Input) -> Self {
+    pub(crate) fn new(input: Input<'a>) -> Self {
         Self { input, number: 0, buffer: Vec::new() }
     }
 
@@ -202,8 +309,8 @@ impl Lines {
 }
 
 /// Entries of a FASTA file, one at a time.
-pub(crate) struct Entries {
-    lines: Lines,
+pub(crate) struct Entries<'a> {
+    lines: Lines<'a>,
     header: Option<Line>,
 }
 
@@ -220,12 +327,12 @@ pub(crate) struct Entry {
     pub(crate) fault: Option<Fault>,
 }
 
-impl Entries {
+impl<'a> Entries<'a> {
     /// Entries of an opened file.
     ///
     /// # Errors
     /// [`Error::Format`] when it does not begin with a header.
-    pub(crate) fn open(mut lines: Lines) -> Result<Self, Error> {
+    pub(crate) fn open(mut lines: Lines<'a>) -> Result<Self, Error> {
         match lines.next()? {
             Some(line) if line.text.starts_with('>') => Ok(Self::after(line, lines)),
             _ => Err(Error::Format {
@@ -238,7 +345,7 @@ impl Entries {
     }
 
     /// Entries from a header on that has been read already.
-    pub(crate) fn after(header: Line, lines: Lines) -> Self {
+    pub(crate) fn after(header: Line, lines: Lines<'a>) -> Self {
         Self { lines, header: Some(header) }
     }
 

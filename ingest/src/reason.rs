@@ -65,6 +65,10 @@ reasons! {
     OutOfRange => "out_of_range",
     /// An id seen before in the same source with another sequence, or twice in a file of labels.
     IdConflict => "id_conflict",
+    /// Two files that must name the same protein in the same place name different ones.
+    IdMismatch => "id_mismatch",
+    /// A chain of nucleic acid.
+    NotProtein => "not_protein",
     /// A pair of a protein with itself.
     SelfPair => "self_pair",
     /// The same pair with both labels: all its rows go.

@@ -22,7 +22,6 @@ use crate::Error;
 use crate::claim::Claim;
 use crate::config::{Config, Kind};
 use crate::ledger::Ledger;
-use crate::reader::Input;
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology, ss_fasta::Labels};
 
 /// The engine: as many partitions as rayon has threads, spilling above the configured memory.
@@ -42,49 +41,48 @@ fn fields() -> Result<Vec<FieldRef>, Error> {
     Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
 }
 
-/// One source file as a partition: parsed on a thread of its own, a few batches ahead of the plan.
-struct SourceFile {
+/// Some files of a source as a partition: parsed one after the other on a thread of their own, a few batches ahead of
+/// the plan.
+struct SourceFiles {
     context: Arc<Context>,
-    file: usize,
-    path: PathBuf,
+    files: Vec<(usize, PathBuf)>,
     fields: Vec<FieldRef>,
     schema: SchemaRef,
     ledger: Arc<Ledger>,
     bars: MultiProgress,
 }
 
-impl fmt::Debug for SourceFile {
+impl fmt::Debug for SourceFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SourceFile({})", self.path.display())
+        write!(f, "SourceFiles({}, {})", self.context.source.name, self.files.len())
     }
 }
 
-impl PartitionStream for SourceFile {
+impl PartitionStream for SourceFiles {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema.clone(), 2);
-        let mut sink =
-            Sink::new(self.context.clone(), self.file, self.fields.clone(), self.ledger.clone(), stream.tx());
-        let (context, file, path) = (self.context.clone(), self.file, self.path.clone());
-        let (ledger, bars) = (self.ledger.clone(), self.bars.clone());
+        let (context, files, fields) = (self.context.clone(), self.files.clone(), self.fields.clone());
+        let (ledger, bars, sender) = (self.ledger.clone(), self.bars.clone(), stream.tx());
         stream.spawn_blocking(move || {
-            let mut parse = || {
+            for (file, path) in files {
                 let bar = bars.add(bar(&path));
-                let input = Input::open(&path, bar.clone())?;
-                let result = source::read(&context, file, input, &mut sink);
+                let mut sink =
+                    Sink::new(context.clone(), file, fields.clone(), ledger.clone(), sender.clone());
+                let result =
+                    source::read(&context, &path, bar.clone(), &mut sink).and_then(|()| sink.finish());
                 bar.finish_and_clear();
-                result
-            };
-            let result = parse().and_then(|()| sink.finish());
-            // The plan sees a plain error; the typed one waits in the ledger.
-            result.map_err(|error| {
-                let text = error.to_string();
-                ledger.fail(error);
-                DataFusionError::Execution(text)
-            })
+                // The plan sees a plain error; the typed one waits in the ledger.
+                result.map_err(|error| {
+                    let text = error.to_string();
+                    ledger.fail(error);
+                    DataFusionError::Execution(text)
+                })?;
+            }
+            Ok(())
         });
         stream.build()
     }
@@ -111,7 +109,7 @@ pub(crate) async fn stage(
     let (ontology, text) = match config.source.iter().position(|s| s.kind == Kind::Obo) {
         None => (None, None),
         Some(at) => {
-            let (ontology, text) = Ontology::read(&data.join(&config.source[at].files[0]), at, ledger)?;
+            let (ontology, text) = Ontology::read(data, &config.source[at].files, at, ledger)?;
             (Some(Arc::new(ontology)), Some(text))
         }
     };
@@ -121,7 +119,9 @@ pub(crate) async fn stage(
     for (index, source) in config.source.iter().enumerate() {
         let started = std::time::Instant::now();
         let chain_split = match (source.kind, source.companion.first()) {
-            (Kind::CathChains, Some(split)) => Some(Arc::new(PublishedSplit::read(&data.join(split))?)),
+            (Kind::CathChains | Kind::Structure | Kind::Cgdms, Some(split)) => {
+                Some(Arc::new(PublishedSplit::read(&data.join(split))?))
+            }
             _ => None,
         };
         if let Some(split) = &chain_split {
@@ -140,20 +140,26 @@ pub(crate) async fn stage(
             ontology: ontology.clone(),
             chain_split,
             labels,
+            companions: source.companion.iter().map(|name| data.join(name)).collect(),
         };
         let context = Arc::new(context);
-        let partition = |(file, name): (usize, &str)| -> Arc<dyn PartitionStream> {
-            Arc::new(SourceFile {
+        // A few partitions, however many files: each holds a thread and a row group.
+        let mut groups = vec![vec![]; rayon::current_num_threads().min(source::files(source).count())];
+        let n = groups.len();
+        for (file, name) in source::files(source).enumerate() {
+            groups[file % n].push((file, data.join(name)));
+        }
+        let partition = |files| -> Arc<dyn PartitionStream> {
+            Arc::new(SourceFiles {
                 context: context.clone(),
-                file,
-                path: data.join(name),
+                files,
                 fields: fields.clone(),
                 schema: schema.clone(),
                 ledger: ledger.clone(),
                 bars: bars.clone(),
             })
         };
-        let files: Vec<_> = source::files(source).enumerate().map(partition).collect();
+        let files: Vec<_> = groups.into_iter().map(partition).collect();
         let table = StreamingTable::try_new(schema.clone(), files)?;
         let options = DataFrameWriteOptions::new().with_single_file_output(false);
         let written = session.read_table(Arc::new(table))?.write_parquet(&url(staging), options, None).await;

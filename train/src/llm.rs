@@ -228,6 +228,7 @@ pub(crate) mod tests {
             protein_id_a: id(i),
             protein_id_b: id(i + 1 + i % 2),
             label: i.is_multiple_of(2),
+            modes: vec![],
             source: "s".into(),
             split: split(i),
         };

@@ -336,6 +336,7 @@ pub(crate) mod tests {
             protein_id_a: format!("p{a}"),
             protein_id_b: format!("p{b}"),
             label,
+            modes: vec![],
             source: "s".into(),
             split,
         };

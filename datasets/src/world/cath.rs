@@ -19,7 +19,7 @@ pub(super) const CHAINS: &str = "cath/madeup_chain_set.jsonl.gz";
 const SPLITS: &str = "cath/madeup_chain_set_splits.json";
 
 /// Its turns are the same in every world, so they are searched once.
-static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
+pub(super) static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
 
 /// A number as Python writes it: `NaN` where there is no atom.
 fn number(value: f64) -> String {
@@ -44,7 +44,7 @@ fn row(name: &str, sequence: &str, residues: &[Residue], nodes: &str) -> String 
 
 /// Class by secondary-structure content (1 mainly α, 2 mainly β, 3 both, 4 little of either); the topology is the
 /// family, so published parts share no topology.
-fn node(member: &Member) -> String {
+pub(super) fn node(member: &Member) -> String {
     let (helix, strand) = (member.chain.fraction(b"HGI"), member.chain.fraction(b"EB"));
     let class = match (helix >= 0.15, strand >= 0.15) {
         (true, false) => 1,
@@ -55,7 +55,7 @@ fn node(member: &Member) -> String {
     format!("{class}.{}.{}", 900 + 10 * (member.family % 7), member.family)
 }
 
-fn name(pdb: &str) -> String {
+pub(super) fn name(pdb: &str) -> String {
     format!("{}.A", pdb.to_lowercase())
 }
 

@@ -102,6 +102,14 @@ fn write_dictionary(
     sheet.finish(out, truth)
 }
 
+/// The pairs that interact.
+pub(super) fn partners(universe: &Universe) -> Vec<(usize, usize)> {
+    let docks = |m: usize| matches!(MOTIFS[m].role, Role::Lock(_) | Role::Key(_));
+    let known = universe.choose("ppi", 0.6, |m| m.motifs.iter().any(|&m| docks(m)));
+    let pairs = draw_pairs(universe, &known, &mut universe.dice(PAIRS));
+    pairs.into_iter().filter(|pair| pair.2).map(|(a, b, _)| (a, b)).collect()
+}
+
 /// As many pairs that interact as do not. The negatives are the positives with their second partners exchanged, so
 /// that no protein gives the label away on its own.
 fn draw_pairs(universe: &Universe, known: &[usize], dice: &mut Dice) -> Vec<(usize, usize, bool)> {

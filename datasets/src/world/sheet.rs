@@ -18,6 +18,8 @@ pub(super) enum Layout {
     CrLf,
     /// Rows are the items of one JSON array.
     JsonArray,
+    /// Rows are the elements of one XML document, whose begin is the header.
+    Xml(&'static str),
 }
 
 /// Rows of one file. A row is either kept, merged (a repeat) or quarantined for one reason: whoever writes a row says
@@ -113,6 +115,7 @@ impl Sheet {
             Layout::Lines => (b"", b"\n", b"\n"),
             Layout::CrLf => (b"", b"\r\n", b"\r\n"),
             Layout::JsonArray => (b"[\n", b",\n", b"\n]\n"),
+            Layout::Xml(end) => (b"", b"\n", end.as_bytes()),
         };
         let (n, step) = (rows.len(), rows.len() / (faulty.len() + 1));
         let mut bytes = [&header, start].concat();

@@ -52,13 +52,13 @@ fn hydrophobicity_and_volume(residue: u8) -> (f64, f64) {
 /// A point mutation of a made-up protein.
 #[derive(Debug, Clone)]
 pub(super) struct Mutation<'a> {
-    member: &'a Member,
+    pub(super) member: &'a Member,
     /// 0-based.
-    at: usize,
-    wild_type: char,
-    mutant: char,
+    pub(super) at: usize,
+    pub(super) wild_type: char,
+    pub(super) mutant: char,
     /// Hundredths of kcal/mol of folding, positive = destabilising: whole numbers, so that signs flip exactly.
-    hundredths: i64,
+    pub(super) hundredths: i64,
 }
 
 /// What a residue costs in the middle of a helix, kcal/mol, alanine 0 (Pace and Scholtz, Biophys. J. 75:422, 1998).
@@ -148,14 +148,14 @@ impl<'a> Mutation<'a> {
         Self { member, at, wild_type: wild_type as char, mutant: mutant as char, hundredths }
     }
 
-    fn mutant_sequence(&self) -> String {
+    pub(super) fn mutant_sequence(&self) -> String {
         let mut sequence = self.member.sequence().to_owned();
         sequence.replace_range(self.at..=self.at, &self.mutant.to_string());
         sequence
     }
 
     /// `A13V`, 1-based.
-    fn info(&self) -> String {
+    pub(super) fn info(&self) -> String {
         format!("{}{}{}", self.wild_type, self.at + 1, self.mutant)
     }
 
@@ -188,7 +188,7 @@ impl<'a> Mutation<'a> {
 }
 
 /// Hundredths as a decimal number.
-fn kcal(hundredths: i64) -> String {
+pub(super) fn kcal(hundredths: i64) -> String {
     let sign = if hundredths < 0 { "-" } else { "" };
     format!("{sign}{}.{:02}", hundredths.abs() / 100, hundredths.abs() % 100)
 }
@@ -235,12 +235,27 @@ fn mutations<'a>(universe: &'a Universe, chosen: &[usize], each: usize, stream: 
     all
 }
 
-/// Writes the four files. Wild types of S2648 and FireProtDB are different; two of five of Ssym are in S2648 too.
-pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
+/// Proteins with measured mutations, in the order in which the files take their shares.
+fn ordered(universe: &Universe) -> Vec<usize> {
     let mut ordered = universe.choose("ddg", 0.5, |m| m.chain.disorder() < 0.2);
     universe.dice("ddg").shuffle(&mut ordered);
-    let n = universe.members.len();
-    let share = |part: usize| (n / part).clamp(3, ordered.len() / 4);
+    ordered
+}
+
+fn share(universe: &Universe, ordered: &[usize], part: usize) -> usize {
+    (universe.members.len() / part).clamp(3, ordered.len() / 4)
+}
+
+/// The mutations of S2648, for the other lists that hold them.
+pub(super) fn of_s2648(universe: &Universe) -> Vec<Mutation<'_>> {
+    let ordered = ordered(universe);
+    mutations(universe, &ordered[..share(universe, &ordered, 8)], 12, S2648)
+}
+
+/// Writes the four files. Wild types of S2648 and FireProtDB are different; two of five of Ssym are in S2648 too.
+pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
+    let ordered = ordered(universe);
+    let share = |part: usize| share(universe, &ordered, part);
     let (s2648, rest) = ordered.split_at(share(8));
     let (fireprot, rest) = rest.split_at(share(16));
     let ssym_n = share(64);

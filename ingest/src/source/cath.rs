@@ -23,6 +23,14 @@ pub(crate) struct PublishedSplit {
 }
 
 impl PublishedSplit {
+    /// Part and CATH nodes (sorted) of a chain; empty where the split does not name it.
+    pub(crate) fn of(&self, chain: &str) -> (String, Vec<String>) {
+        let mut nodes = self.cath.get(chain).cloned().unwrap_or_default();
+        nodes.sort();
+        nodes.dedup();
+        (self.part.get(chain).copied().unwrap_or("").to_owned(), nodes)
+    }
+
     /// Reads the split file.
     ///
     /// # Errors
@@ -55,7 +63,7 @@ impl PublishedSplit {
 }
 
 /// Reads chains, JSON lines or one array.
-pub(crate) fn read(context: &Context, mut input: Input, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, mut input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let is_array = input.fill()?.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     if is_array {
         return sink.elements(input, |text| parse(context, text));
@@ -146,15 +154,16 @@ fn claim(
     backbone_ang: Vec<f32>,
 ) -> Claim {
     let split = context.chain_split.as_deref();
-    let published_split = split.and_then(|s| s.part.get(&record.name)).copied().unwrap_or("");
+    let (published_split, known) = split.map_or((String::new(), vec![]), |s| s.of(&record.name));
     let mut cath = record.cath;
-    if cath.is_empty() {
-        cath = split.and_then(|s| s.cath.get(&record.name)).cloned().unwrap_or_default();
-    }
     cath.sort();
     cath.dedup();
-    let chain = Chain { backbone_ang, cath, published_split: published_split.into() };
-    Claim { chain: Some(chain), test: published_split == "test", ..Claim::of(protein, &record.name) }
+    if cath.is_empty() {
+        cath = known;
+    }
+    let test = published_split == "test";
+    let chain = Chain { backbone_ang, cath, published_split };
+    Claim { chain: Some(chain), test, ..Claim::of(protein, &record.name) }
 }
 
 #[cfg(test)]

@@ -13,16 +13,17 @@ use crate::reason::{Fault, Reason};
 use crate::source::{Context, Header, Parsed, Row, Sink, csv_fields, residue_columns};
 
 /// Largest change that is believed, kcal/mol.
-const LARGEST_KCAL: f64 = 25.0;
-const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
+pub(crate) const LARGEST_KCAL: f64 = 25.0;
+/// The twenty residues that a mutation may take out or put in.
+pub(crate) const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 
 /// Reads `wt_seq,mut_seq,ddg,pdb_id[,reverse],mut_info,pos`. Rows with `reverse` = True are the same measurement written
 /// backwards by the publisher: they are turned forward again, so that they merge with it.
-pub(crate) fn read_prostata(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_prostata(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["wt_seq", "mut_seq", "ddg", "pdb_id", "pos"];
     let header =
         Header::read(&mut lines, ',', &NEEDED, "PROSTATA's CSV was expected; FireProtDB is kind `fireprot`")?;
-    sink.lines(lines, |text| prostata(context, &Row::new(&header, csv_fields(text)?)?))
+    sink.rows(lines, &header, |text| prostata(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
 fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
@@ -71,7 +72,7 @@ fn prostata(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
 }
 
 /// Reads FireProtDB's columns as ThermoMPNN wrote them.
-pub(crate) fn read_fireprot(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_fireprot(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 6] = ["wild_type", "mutation", "ddG", "pdb_id", "pdb_position", "pdb_sequence"];
     let header = Header::read(
         &mut lines,
@@ -79,7 +80,7 @@ pub(crate) fn read_fireprot(context: &Context, mut lines: Lines, sink: &mut Sink
         &NEEDED,
         "ThermoMPNN's FireProtDB CSV was expected; PROSTATA's is kind `ddg_csv`",
     )?;
-    sink.lines(lines, |text| fireprot(context, &Row::new(&header, csv_fields(text)?)?))
+    sink.rows(lines, &header, |text| fireprot(context, &Row::new(&header, csv_fields(text)?)?))
 }
 
 fn fireprot(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
@@ -108,17 +109,18 @@ fn whole(row: &Row<'_>, name: &str) -> Result<usize, Fault> {
 }
 
 /// One point mutation in the conventions of the table, but for the position.
-struct Change {
-    wild: String,
+pub(crate) struct Change {
+    pub(crate) wild: String,
     /// 0-based in `wild` as given.
-    position: usize,
-    from: char,
-    to: char,
-    ddg_kcal: f64,
+    pub(crate) position: usize,
+    pub(crate) from: char,
+    pub(crate) to: char,
+    pub(crate) ddg_kcal: f64,
 }
 
 impl Change {
-    fn claim(self, context: &Context, structure: &str) -> Result<Parsed, Fault> {
+    /// The claim of this change.
+    pub(crate) fn claim(self, context: &Context, structure: &str) -> Result<Parsed, Fault> {
         let Self { wild, position, from, to, ddg_kcal } = self;
         let (sequence, kept) = residue_columns(&wild)?;
         let protein = context.bounded(sequence)?;
@@ -161,7 +163,7 @@ mod tests {
         header: &str,
         line: &str,
     ) -> Result<(String, Ddg), Reason> {
-        let header = Header { names: header.split(',').map(Into::into).collect() };
+        let header = Header::of(header, ',');
         let row = Row::new(&header, csv_fields(line).unwrap()).map_err(|f| f.reason)?;
         let claim = read(&test_context(Kind::DdgCsv), &row).map_err(|f| f.reason)?.claims.remove(0);
         Ok((claim.sequence.unwrap(), claim.ddg.unwrap()))

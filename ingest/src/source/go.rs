@@ -7,10 +7,11 @@ use indicatif::ProgressBar;
 
 use crate::Error;
 use crate::claim::{self, Claim, Go};
+use crate::config::Kind;
 use crate::ledger::Ledger;
 use crate::reader::{Input, Lines};
 use crate::reason::{Fault, Reason};
-use crate::source::{Context, Header, Parsed, Row, Sink};
+use crate::source::{Context, Header, Parsed, Row, Sink, detect};
 
 /// What annotations are checked against.
 #[derive(Debug, Default)]
@@ -23,31 +24,57 @@ pub(crate) struct Ontology {
 }
 
 impl Ontology {
-    /// Reads an OBO file and returns its text beside the terms; records are `[Term]` stanzas.
+    /// Reads OBO files, the release first; records are `[Term]` stanzas. A term that a file before has defined is merged
+    /// with that definition, so a slim of another release adds the terms that it alone has. Returns the terms, and the
+    /// text of all that were kept as one file.
     ///
     /// # Errors
-    /// Faults of the whole file; a file without any term.
-    pub(crate) fn read(path: &Path, source: usize, ledger: &Ledger) -> Result<(Self, String), Error> {
-        let mut lines = Lines::new(Input::open(path, ProgressBar::hidden())?);
-        let mut ontology = Self::default();
-        let (mut whole, mut stanza) = (String::new(), None::<Stanza>);
-        let (mut read, mut kept) = (0, 0);
+    /// Faults of a whole file; a file without any term.
+    pub(crate) fn read(
+        data: &Path,
+        files: &[String],
+        source: usize,
+        ledger: &Ledger,
+    ) -> Result<(Self, String), Error> {
+        let (mut ontology, mut text) = (Self::default(), String::new());
+        for (file, name) in files.iter().enumerate() {
+            let input = Input::open(&data.join(name), ProgressBar::hidden())?;
+            detect::check(Kind::Obo, &input)?;
+            ontology.add_file(Lines::new(input), (source, file), ledger, &mut text)?;
+        }
+        Ok((ontology, text))
+    }
+
+    fn add_file(
+        &mut self,
+        mut lines: Lines<'_>,
+        (source, file): (usize, usize),
+        ledger: &Ledger,
+        whole: &mut String,
+    ) -> Result<(), Error> {
+        let before = std::mem::take(&mut self.defined);
+        let (mut read, mut kept, mut merged, mut stanza) = (0, 0, 0, None::<Stanza>);
         loop {
             let line = lines.next()?;
             let is_header = line.as_ref().is_none_or(|l| l.text.starts_with('['));
             if is_header && let Some(done) = stanza.take() {
                 read += 1;
                 let (begin, text) = (done.begin, done.text.clone());
-                match ontology.add(done) {
-                    Ok(()) => {
+                match self.add(done, &before) {
+                    Ok(true) => {
                         kept += 1;
                         whole.push_str(&text);
                     }
-                    Err(fault) => ledger.quarantine(claim::record(source, 0, begin), fault, &text, false),
+                    Ok(false) => merged += 1,
+                    Err(fault) => {
+                        ledger.quarantine(claim::record(source, file, begin), fault, &text, false);
+                    }
                 }
             }
             let Some(line) = line else { break };
-            if is_header {
+            // Of later files only the terms are wanted, not the header again.
+            let is_wanted = file == 0 || line.text.trim() == "[Term]";
+            if is_header && is_wanted {
                 whole.push('\n');
             }
             if line.text.trim() == "[Term]" {
@@ -56,22 +83,24 @@ impl Ontology {
                 stanza.text.push_str(&line.text);
                 stanza.text.push('\n');
                 stanza.fault = stanza.fault.take().or(line.fault);
-            } else {
+            } else if file == 0 {
                 whole.push_str(&line.text);
                 whole.push('\n');
             }
         }
-        ledger.read(source, 0, read);
-        ledger.keep(source, 0, kept);
-        if kept == 0 {
+        ledger.read(source, file, read);
+        ledger.keep(source, file, kept);
+        ledger.merge(source, file, merged);
+        if kept + merged == 0 {
             return Err(Error::Format {
-                path: path.into(),
+                path: lines.path().into(),
                 place: format!("line {}", lines.number()),
                 detail: "no [Term] in the file".into(),
                 hint: "an OBO file was expected; check `kind` of the source".into(),
             });
         }
-        Ok((ontology, whole))
+        self.defined.extend(before);
+        Ok(())
     }
 
     /// Current id and aspect of a term.
@@ -89,7 +118,8 @@ impl Ontology {
         Err(Fault::new(Reason::ObsoleteTerm, format!("{term} is obsolete and has no replacement")))
     }
 
-    fn add(&mut self, stanza: Stanza) -> Result<(), Fault> {
+    /// Takes a term; false when one of the files `before` has defined it.
+    fn add(&mut self, stanza: Stanza, before: &BTreeSet<String>) -> Result<bool, Fault> {
         if let Some(fault) = stanza.fault {
             return Err(fault);
         }
@@ -104,6 +134,9 @@ impl Ontology {
         if !self.defined.insert(id.to_owned()) {
             return Err(Fault::new(Reason::IdConflict, format!("{id} is defined twice")));
         }
+        if before.contains(id) {
+            return Ok(false);
+        }
         let aspect = aspect(values("namespace").next().unwrap_or(""));
         let is_obsolete = values("is_obsolete").next() == Some("true");
         // An obsolete term with one replacement lives on under its name.
@@ -117,8 +150,13 @@ impl Ontology {
         for alternative in values("alt_id") {
             self.terms.entry(alternative.to_owned()).or_insert((current.clone(), aspect.to_owned()));
         }
-        self.terms.insert(id.to_owned(), (current, aspect.to_owned()));
-        Ok(())
+        // What an earlier file knows under this id, if only as another name of a term, stays.
+        if before.is_empty() {
+            self.terms.insert(id.to_owned(), (current, aspect.to_owned()));
+        } else {
+            self.terms.entry(id.to_owned()).or_insert((current, aspect.to_owned()));
+        }
+        Ok(true)
     }
 }
 
@@ -155,24 +193,35 @@ impl Context {
         if aspect.is_empty() {
             return Err(Fault::new(Reason::Malformed, format!("{term} has no aspect F, P or C")));
         }
-        Ok(Go { term: current.into(), aspect: aspect.into(), evidence: evidence.trim().into() })
+        Ok(Go {
+            term: current.into(),
+            aspect: aspect.into(),
+            evidence: evidence.trim().into(),
+            locus: String::new(),
+        })
     }
 
-    fn claim(&self, id: &str, qualifier: &str, go: (&str, &str, &str)) -> Result<Parsed, Fault> {
+    fn claim(
+        &self,
+        id: &str,
+        qualifier: &str,
+        go: (&str, &str, &str),
+        locus: String,
+    ) -> Result<Parsed, Fault> {
         if id.is_empty() {
             return Err(Fault::new(Reason::Malformed, "no id of a gene product"));
         }
         if qualifier.split('|').any(|q| q.eq_ignore_ascii_case("NOT")) {
             return Err(Fault::new(Reason::Negated, format!("qualifier {qualifier:?}")));
         }
-        let go = self.annotation(go.0, go.1, go.2)?;
+        let go = Go { locus, ..self.annotation(go.0, go.1, go.2)? };
         Ok(Claim { accession: id.into(), go: Some(go), ..Claim::default() }.into())
     }
 }
 
 /// Reads GAF 1.0 to 2.2: tab-separated, comments begin with `!`
 /// (<https://geneontology.org/docs/go-annotation-file-gaf-format-2.2/>).
-pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_gaf(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     while let Some(line) = lines.next()? {
         if line.fault.is_none() && line.text.starts_with('!') {
             continue;
@@ -185,14 +234,23 @@ pub(crate) fn read_gaf(context: &Context, mut lines: Lines, sink: &mut Sink) -> 
                     format!("{} columns, GAF has 15 to 17", fields.len()),
                 ));
             }
-            context.claim(fields[1], fields[3], (fields[4], fields[8], fields[6]))
+            let locus = locus(fields[10], fields[12]);
+            context.claim(fields[1], fields[3], (fields[4], fields[8], fields[6]), locus)
         })?;
     }
     Ok(())
 }
 
+/// STRING's name of a gene product, `4932.YAL001C`: its taxon and the first of its synonyms, where model-organism
+/// databases put the systematic name of the locus. Annotations whose id no source knows are looked up by it.
+fn locus(synonyms: &str, taxa: &str) -> String {
+    let synonym = synonyms.split('|').next().unwrap_or("").trim();
+    let taxon = taxa.split('|').next().and_then(|t| t.trim().strip_prefix("taxon:")).unwrap_or("");
+    if synonym.is_empty() || taxon.is_empty() { String::new() } else { format!("{taxon}.{synonym}") }
+}
+
 /// Reads the TSV that QuickGO downloads, columns by name.
-pub(crate) fn read_quickgo(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_quickgo(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const NEEDED: [&str; 5] = ["GENE PRODUCT ID", "QUALIFIER", "GO TERM", "GO ASPECT", "GO EVIDENCE CODE"];
     let header = Header::read(
         &mut lines,
@@ -200,17 +258,16 @@ pub(crate) fn read_quickgo(context: &Context, mut lines: Lines, sink: &mut Sink)
         &NEEDED,
         "QuickGO's TSV download was expected; use kind `gaf` for GAF",
     )?;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         let row = Row::new(&header, text.split('\t').map(|f| f.trim().to_owned()).collect())?;
         let go = (row.get("GO TERM"), row.get("GO ASPECT"), row.get("GO EVIDENCE CODE"));
-        context.claim(row.get("GENE PRODUCT ID"), row.get("QUALIFIER"), go)
+        context.claim(row.get("GENE PRODUCT ID"), row.get("QUALIFIER"), go, String::new())
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Kind;
     use crate::source::test_context;
 
     #[test]
@@ -223,12 +280,12 @@ mod tests {
             "id: GO:0000003\nnamespace: biological_process\nis_obsolete: true\nreplaced_by: GO:0000001 ! one",
         ];
         for text in terms {
-            ontology.add(Stanza { begin: 1, text: text.into(), fault: None }).unwrap();
+            ontology.add(Stanza { begin: 1, text: text.into(), fault: None }, &BTreeSet::new()).unwrap();
         }
         let again = Stanza { begin: 1, text: terms[0].into(), fault: None };
-        assert_eq!(ontology.add(again).unwrap_err().reason, Reason::IdConflict);
+        assert_eq!(ontology.add(again, &BTreeSet::new()).unwrap_err().reason, Reason::IdConflict);
         let nameless = Stanza { begin: 1, text: "name: x".into(), fault: None };
-        assert_eq!(ontology.add(nameless).unwrap_err().reason, Reason::Malformed);
+        assert_eq!(ontology.add(nameless, &BTreeSet::new()).unwrap_err().reason, Reason::Malformed);
         context.ontology = Some(ontology.into());
         let annotate = |context: &Context, term: &str| {
             context.annotation(term, "P", "IDA").map(|go| (go.term, go.aspect)).map_err(|f| f.reason)

@@ -3,26 +3,45 @@
 //! A parser never sees files, threads or tables: it gets the text of one record and returns what the record says, or
 //! the fault that it has. [`Sink`] counts, places and batches the claims.
 
+pub(crate) mod cafa;
 pub(crate) mod cath;
+pub(crate) mod cath_domains;
+pub(crate) mod cgdms;
 pub(crate) mod ddg;
+pub(crate) mod ddg_lists;
+pub(crate) mod detect;
 pub(crate) mod go;
+pub(crate) mod go_labels;
+pub(crate) mod mmcif;
 pub(crate) mod mol_instructions;
+pub(crate) mod pdb;
 pub(crate) mod plddt;
 pub(crate) mod ppi;
+pub(crate) mod protdescribe;
+pub(crate) mod protein2text;
+pub(crate) mod protein_lm;
 pub(crate) mod ss;
 pub(crate) mod ss_fasta;
+pub(crate) mod string_db;
+pub(crate) mod structure;
 pub(crate) mod swissprot;
+pub(crate) mod swissprot_clap;
+pub(crate) mod swissprot_lists;
+pub(crate) mod swissprot_xml;
 
-use std::path::Path;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datasets::residue::{self, SequenceError};
+use indicatif::ProgressBar;
 use tokio::sync::mpsc::Sender;
 
 use crate::Error;
+use crate::archive;
 use crate::claim::{self, Claim, Residues};
 use crate::config::{Kind, Source};
 use crate::json::Elements;
@@ -49,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) chain_split: Option<Arc<cath::PublishedSplit>>,
     /// The companions of `ss_fasta`, empty for other kinds.
     pub(crate) labels: Arc<ss_fasta::Labels>,
+    /// Where the companions lie.
+    pub(crate) companions: Vec<PathBuf>,
 }
 
 /// What a record says.
@@ -71,28 +92,62 @@ pub(crate) fn files(source: &Source) -> impl Iterator<Item = &str> {
     source.companion.iter().chain(&source.files).map(String::as_str)
 }
 
-/// Reads one file of a source into the sink.
+/// Reads one file of a source into the sink, an archive member after member.
 ///
 /// # Errors
 /// Faults of the whole file: damaged gzip, missing columns, another format.
-pub(crate) fn read(context: &Context, file: usize, input: Input, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, path: &Path, bar: ProgressBar, sink: &mut Sink) -> Result<(), Error> {
+    let sink = RefCell::new(sink);
+    let file = sink.borrow().file;
+    let whole = |input: Input<'_>| parse(context, file, input, &mut sink.borrow_mut());
+    let mut member = |name: &str, input: Input<'_>| {
+        let mut sink = sink.borrow_mut();
+        sink.begin_member(name);
+        parse(context, file, input, &mut sink)
+    };
+    archive::read(path, bar, context.source.kind.members(), whole, &mut member)
+}
+
+fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let is_companion = file < context.source.companion.len();
+    if !is_companion {
+        detect::check(context.source.kind, &input)?;
+    }
     match context.source.kind {
         Kind::SwissprotDat => swissprot::read(context, Lines::new(input), sink),
+        Kind::SwissprotXml => swissprot_xml::read(context, input, sink),
+        Kind::SwissprotFasta => swissprot_lists::read_fasta(context, Lines::new(input), sink),
+        Kind::SwissprotTsv => swissprot_lists::read_tsv(context, Lines::new(input), sink),
         Kind::MolInstructions => mol_instructions::read(context, input, sink),
+        Kind::ProteinLm => protein_lm::read(context, input, sink),
+        Kind::Protdescribe => protdescribe::read(context, Lines::new(input), sink),
+        Kind::Protein2text => protein2text::read(context, input, sink),
         Kind::SsCsv => ss::read(context, Lines::new(input), sink),
-        // The split and the labels are read, and their records counted, before (`Context`).
-        Kind::CathChains | Kind::SsFasta if is_companion => Ok(()),
+        // The split, the labels and the texts are read, and their records counted, elsewhere (`Context`).
+        Kind::CathChains | Kind::Structure | Kind::Cgdms if is_companion => Ok(()),
+        Kind::SsFasta | Kind::SwissprotClap if is_companion => Ok(()),
+        Kind::SwissprotClap => swissprot_clap::read(context, Lines::new(input), sink),
         Kind::SsFasta => ss_fasta::read(context, Lines::new(input), sink),
         Kind::CathChains => cath::read(context, input, sink),
+        Kind::CathDomains => cath_domains::read(context, Lines::new(input), sink),
+        Kind::Cgdms => cgdms::read(context, input, sink),
+        Kind::Structure => structure::read(context, input, false, sink),
+        Kind::Predicted => structure::read(context, input, true, sink),
         // The ontology is read before everything else.
         Kind::Obo => Ok(()),
+        Kind::CafaIa => cafa::read(context, Lines::new(input), sink),
         Kind::Gaf => go::read_gaf(context, Lines::new(input), sink),
         Kind::Quickgo => go::read_quickgo(context, Lines::new(input), sink),
-        Kind::PpiPairs if is_companion => ppi::read_dictionary(context, Lines::new(input), sink),
+        Kind::GoLabels => go_labels::read(context, Lines::new(input), sink),
+        Kind::PpiPairs | Kind::StringActions if is_companion => {
+            ppi::read_dictionary(context, Lines::new(input), sink)
+        }
         Kind::PpiPairs => ppi::read_pairs(Lines::new(input), sink),
+        Kind::StringActions => string_db::read_actions(context, Lines::new(input), sink),
         Kind::DdgCsv => ddg::read_prostata(context, Lines::new(input), sink),
         Kind::Fireprot => ddg::read_fireprot(context, Lines::new(input), sink),
+        Kind::Strum => ddg_lists::read_strum(Lines::new(input), sink),
+        Kind::Bioemu => ddg_lists::read_bioemu(context, Lines::new(input), sink),
         Kind::AfdbPlddt => plddt::read(context, Lines::new(input), sink),
     }
 }
@@ -139,6 +194,13 @@ fn sequence_fault(error: SequenceError) -> Fault {
     Fault::new(reason, error.to_string())
 }
 
+/// Name of a chain as CATH's chain set writes it, `1abc.A`; the structure alone where the chain has no name.
+pub(crate) fn chain_of(structure: &str, chain: &str) -> String {
+    let is_id = structure.len() == 4 && structure.starts_with(|c: char| c.is_ascii_digit());
+    let structure = if is_id { structure.to_ascii_lowercase() } else { structure.to_owned() };
+    if chain.is_empty() { structure } else { format!("{structure}.{chain}") }
+}
+
 /// The fields of a CSV line.
 pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
     datasets::sequences::csv_fields(line).map_err(|e| Fault::new(Reason::Malformed, e.to_string()))
@@ -147,6 +209,8 @@ pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
 /// The header line of a table, and the places of its columns.
 pub(crate) struct Header {
     names: Vec<String>,
+    /// Whether anything was read of the column.
+    is_read: Vec<Cell<bool>>,
 }
 
 impl Header {
@@ -155,7 +219,7 @@ impl Header {
     /// # Errors
     /// [`Error::Header`] naming what is missing and what is there.
     pub(crate) fn read(
-        lines: &mut Lines,
+        lines: &mut Lines<'_>,
         separator: char,
         needed: &[&str],
         hint: &str,
@@ -163,7 +227,7 @@ impl Header {
         let line = lines.next()?.map(|l| l.text).unwrap_or_default();
         let names: Vec<String> =
             line.split(separator).map(|n| n.trim().trim_matches('"').to_owned()).collect();
-        let header = Self { names };
+        let header = Self { is_read: vec![Cell::new(false); names.len()], names };
         let missing: Vec<&str> = needed.iter().copied().filter(|n| header.find(n).is_none()).collect();
         if missing.is_empty() {
             return Ok(header);
@@ -177,9 +241,23 @@ impl Header {
         })
     }
 
+    /// A header by its text, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(line: &str, separator: char) -> Self {
+        let names: Vec<String> = line.split(separator).map(str::to_owned).collect();
+        Self { is_read: vec![Cell::new(false); names.len()], names }
+    }
+
     /// Place of a column.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|n| n == name)
+    }
+
+    /// Columns that nothing was read of so far: what a newer release has added, or what no table holds.
+    pub(crate) fn unread(&self) -> Vec<String> {
+        let unread =
+            self.names.iter().zip(&self.is_read).filter(|(name, is_read)| !is_read.get() && !name.is_empty());
+        unread.map(|(name, _)| name.clone()).collect()
     }
 
     /// Number of columns.
@@ -211,7 +289,10 @@ impl<'a> Row<'a> {
 
     /// A column, empty if the file does not have it.
     pub(crate) fn get(&self, name: &str) -> &str {
-        self.header.find(name).map_or("", |at| &self.fields[at])
+        self.header.find(name).map_or("", |at| {
+            self.header.is_read[at].set(true);
+            &self.fields[at]
+        })
     }
 
     /// A column as a number.
@@ -245,6 +326,9 @@ pub(crate) struct Sink {
     sender: Sender<PlanResult<RecordBatch>>,
     batch: Vec<Claim>,
     rows_in: u64,
+    /// Line of an archive after which the member being read begins, and the last line read; 0 in plain files.
+    begin: u64,
+    last: u64,
 }
 
 impl Sink {
@@ -256,14 +340,44 @@ impl Sink {
         ledger: Arc<Ledger>,
         sender: Sender<PlanResult<RecordBatch>>,
     ) -> Self {
-        Self { context, file, fields, ledger, sender, batch: Vec::with_capacity(BATCH), rows_in: 0 }
+        Self {
+            context,
+            file,
+            fields,
+            ledger,
+            sender,
+            batch: Vec::with_capacity(BATCH),
+            rows_in: 0,
+            begin: 0,
+            last: 0,
+        }
+    }
+
+    /// Notes that what comes now is of another member of an archive.
+    fn begin_member(&mut self, name: &str) {
+        self.begin = self.last;
+        self.ledger.member(self.context.index, self.file, self.begin, name);
     }
 
     /// Takes one record that began at `line`.
     pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
         self.rows_in += 1;
-        let record = claim::record(self.context.index, self.file, line);
+        self.last = self.begin + line;
+        if self.last >= claim::MAX_LINES {
+            return Err(Error::Format {
+                path: files(&self.context.source).nth(self.file).unwrap_or_default().into(),
+                place: format!("line {}", self.last),
+                detail: format!("a file (or archive) has at most {} lines", claim::MAX_LINES),
+                hint: "cut it into several files and list them all in `files`".into(),
+            });
+        }
+        let record = claim::record(self.context.index, self.file, self.last);
         let parsed = match parsed {
+            Ok(parsed) if parsed.claims.len() > claim::MAX_PARTS => {
+                let detail = format!("{} statements, at most {}", parsed.claims.len(), claim::MAX_PARTS);
+                self.ledger.quarantine(record, Fault::new(Reason::Malformed, detail), raw, false);
+                return Ok(());
+            }
             Ok(parsed) => parsed,
             Err(fault) => {
                 self.ledger.quarantine(record, fault, raw, false);
@@ -274,9 +388,7 @@ impl Sink {
             self.ledger.quarantine(record, fault, &text, true);
         }
         for (part, mut claim) in parsed.claims.into_iter().enumerate() {
-            let part =
-                u16::try_from(part).expect("an entry has fewer than 65,536 statements: its text is bounded");
-            claim.place(&self.context.source, record, part);
+            claim.place(&self.context.source, record, part as u64);
             claim.raw = (part == 0).then(|| cut(raw));
             self.batch.push(claim);
         }
@@ -299,7 +411,7 @@ impl Sink {
     /// Takes every line that is left.
     pub(crate) fn lines(
         &mut self,
-        mut lines: Lines,
+        mut lines: Lines<'_>,
         mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
         while let Some(line) = lines.next()? {
@@ -308,10 +420,22 @@ impl Sink {
         Ok(())
     }
 
+    /// Takes every row that is left of a table, and notes which of its columns nothing was read of.
+    pub(crate) fn rows(
+        &mut self,
+        lines: Lines<'_>,
+        header: &Header,
+        parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+    ) -> Result<(), Error> {
+        self.lines(lines, parse)?;
+        self.ledger.unread(self.context.index, self.file, header.unread());
+        Ok(())
+    }
+
     /// Takes every entry that is left of a FASTA file, parsed unless it is faulty already.
     pub(crate) fn entries(
         &mut self,
-        mut entries: Entries,
+        mut entries: Entries<'_>,
         mut parse: impl FnMut(&Entry) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
         while let Some(mut entry) = entries.next()? {
@@ -327,7 +451,7 @@ impl Sink {
     /// Takes every element of a JSON array.
     pub(crate) fn elements(
         &mut self,
-        input: Input,
+        input: Input<'_>,
         mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
         let mut elements = Elements::new(input);
@@ -380,5 +504,6 @@ pub(crate) fn test_context(kind: Kind) -> Context {
         ontology: None,
         chain_split: None,
         labels: Arc::default(),
+        companions: vec![],
     }
 }

@@ -24,7 +24,7 @@ struct Record {
 }
 
 /// Reads the records of one task; the task is that of the metadata, else that of the file name.
-pub(crate) fn read(context: &Context, input: Input, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let task_of_file = task(&stem(input.path()));
     sink.elements(input, |text| parse(context, task_of_file, text))
 }

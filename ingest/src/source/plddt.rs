@@ -20,7 +20,7 @@ struct Record {
 }
 
 /// Reads one file.
-pub(crate) fn read(context: &Context, lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     sink.lines(lines, |text| parse(context, text))
 }
 

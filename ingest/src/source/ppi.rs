@@ -8,7 +8,7 @@ use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, number};
 
 /// Reads pairs. Their proteins are looked up later, by a join with the dictionary.
-pub(crate) fn read_pairs(lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_pairs(lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     sink.lines(lines, parse_pair)
 }
 
@@ -27,12 +27,12 @@ fn parse_pair(text: &str) -> Result<Parsed, Fault> {
     if id_a == id_b {
         return Err(Fault::new(Reason::SelfPair, format!("{id_a} with itself")));
     }
-    let pair = Pair { id_a: id_a.into(), id_b: id_b.into(), label: value == 1.0 };
+    let pair = Pair { id_a: id_a.into(), id_b: id_b.into(), label: value == 1.0, mode: String::new() };
     Ok(Claim { ppi: Some(pair), ..Claim::default() }.into())
 }
 
 /// Reads a dictionary of either form.
-pub(crate) fn read_dictionary(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read_dictionary(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     let Some(first) = lines.next()? else { return Ok(()) };
     if first.text.starts_with('>') {
         let parse = |entry: &Entry| member(context, entry.id(), &entry.text);

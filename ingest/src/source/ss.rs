@@ -21,7 +21,7 @@ pub(crate) struct Record {
 }
 
 /// Reads one file.
-pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     const HINT: &str = "layouts: pdb_id,chain_code,seq,sst8,sst3 · id,seq,sst8,sst3 · id,len,input,expected · input,dssp3,dssp8,disorder,cb513_mask";
     let header = Header::read(&mut lines, ',', &[], HINT)?;
     let has = |names: &[&str]| names.iter().all(|n| header.find(n).is_some());
@@ -39,7 +39,7 @@ pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Resu
         return Err(Error::Header { path: lines.path().into(), line: 1, missing, got, hint: HINT.into() });
     };
     let mut n = 0;
-    sink.lines(lines, |text| {
+    sink.rows(lines, &header, |text| {
         n += 1;
         let record = layout(&Row::new(&header, csv_fields(text)?)?, n)?;
         claim(context, record)

@@ -55,7 +55,7 @@ impl Labels {
 }
 
 /// Reads the sequences. Entries of the companions are kept when a sequence has their id.
-pub(crate) fn read(context: &Context, lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     sink.entries(Entries::open(lines)?, |entry| {
         seen.insert(entry.id().to_owned());

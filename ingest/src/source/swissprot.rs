@@ -2,7 +2,7 @@
 //! (<https://web.expasy.org/docs/userman.html>).
 
 use crate::Error;
-use crate::claim::{Claim, Fact, Go, Member};
+use crate::claim::{Claim, Fact, Member, Residues};
 use crate::clean;
 use crate::reader::{LONGEST, Lines};
 use crate::reason::{Fault, Reason};
@@ -22,7 +22,7 @@ const TOPICS: [(&str, &str); 9] = [
 ];
 
 /// Reads entries, each a record that begins at its ID line.
-pub(crate) fn read(context: &Context, mut lines: Lines, sink: &mut Sink) -> Result<(), Error> {
+pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     let (mut entry, mut begin, mut fault) = (String::new(), 0, None);
     while let Some(line) = lines.next()? {
         if entry.is_empty() {
@@ -71,58 +71,116 @@ fn parse(context: &Context, entry: &str) -> Result<Parsed, Fault> {
     let residues: String = entry.lines().skip_while(|l| !l.starts_with("SQ   ")).skip(1).collect();
     let protein = context.protein(&residues.replace(' ', ""))?;
 
-    let mut parsed = Parsed::default();
-    for accession in std::iter::once(primary).chain(accessions) {
-        parsed
-            .claims
-            .push(Claim { member: Some(Member { is_reference: true }), ..Claim::of(&protein, accession) });
-    }
-    let mut state = |task: &str, raw: &str, text: String, may_be_one_word: bool| {
-        let checked = clean::worth_keeping(&text);
-        let refused = checked.err().filter(|f| !(may_be_one_word && f.reason == Reason::SingleWord));
-        if let Some(fault) = refused {
-            parsed
-                .dropped
-                .push((Fault::new(fault.reason, format!("{task}: {}", fault.detail)), raw.to_owned()));
-            return;
-        }
-        let fact = Fact { evidence: clean::evidence(raw), ..Fact::new(&protein.id, task, "", raw, text) };
-        parsed.claims.push(Claim { fact: Some(fact), ..Claim::of(&protein, primary) });
-    };
-    names(&code("DE").collect::<Vec<_>>(), &mut state);
+    let mut entry_says = Statements::new(context, protein, std::iter::once(primary).chain(accessions));
+    names(&code("DE").collect::<Vec<_>>(), &mut entry_says);
     let organism = code("OS").collect::<Vec<_>>().join(" ");
-    if !organism.is_empty() {
-        state("organism", &organism, clean::fold(organism.trim_end_matches('.')), true);
-    }
+    entry_says.word("organism", &organism, clean::fold(organism.trim_end_matches('.')));
     let gene = code("GN").collect::<Vec<_>>().join(" ");
-    if let Some(name) = gene.split(';').find_map(|part| part.trim().strip_prefix("Name=")) {
-        state("gene", &gene, clean::without_codes(name), true);
+    // A name may hold a semicolon (`PIP2;8`); what separates fields is followed by a blank.
+    if let Some(name) = gene.split("; ").find_map(|part| part.trim().strip_prefix("Name=")) {
+        entry_says.word("gene", &gene, clean::without_codes(name.trim_end_matches(';')));
     }
     for (topic, text) in comments(&code("CC").collect::<Vec<_>>()) {
-        if topic == "CATALYTIC ACTIVITY" {
-            state("catalytic_activity", &text, clean::without_codes(reaction(&text)), false);
-        } else if let Some((_, task)) = TOPICS.iter().find(|(name, _)| *name == topic) {
-            state(task, &text, clean::without_codes(&text), false);
-        }
+        entry_says.comment(&topic, &text);
     }
     let keywords = code("KW").collect::<Vec<_>>().join(" ");
-    if !keywords.is_empty() {
-        state("keyword", &keywords, clean::without_codes(keywords.trim_end_matches('.')), true);
+    entry_says.word("keyword", &keywords, clean::without_codes(keywords.trim_end_matches('.')));
+    for line in code("DR") {
+        entry_says.cross_reference(line);
     }
-    annotations(context, &code("DR").collect::<Vec<_>>(), &mut parsed, |go| Claim {
-        go: Some(go),
-        ..Claim::of(&protein, primary)
-    });
-    Ok(parsed)
+    Ok(entry_says.parsed)
+}
+
+/// What one entry says, gathered in the spelling of any of UniProt's formats.
+pub(crate) struct Statements<'a> {
+    context: &'a Context,
+    protein: Residues,
+    primary: String,
+    pub(crate) parsed: Parsed,
+}
+
+impl<'a> Statements<'a> {
+    /// An entry with its accessions (or other names), the primary one first.
+    pub(crate) fn new<'n>(
+        context: &'a Context,
+        protein: Residues,
+        accessions: impl IntoIterator<Item = &'n str>,
+    ) -> Self {
+        let mut entry = Self { context, protein, primary: String::new(), parsed: Parsed::default() };
+        for (nth, accession) in accessions.into_iter().enumerate() {
+            if nth == 0 {
+                accession.clone_into(&mut entry.primary);
+            }
+            let member = Some(Member { is_reference: true });
+            let claim = Claim { member, ..Claim::of(&entry.protein, accession) };
+            entry.parsed.claims.push(claim);
+        }
+        entry
+    }
+
+    /// A statement that may be one word (a name, keywords); nothing if there is no text.
+    pub(crate) fn word(&mut self, task: &str, raw: &str, text: String) {
+        if !raw.trim().is_empty() {
+            self.state(task, raw, text, true);
+        }
+    }
+
+    /// A sentence; one word alone is refused.
+    pub(crate) fn sentence(&mut self, task: &str, raw: &str, text: String) {
+        self.state(task, raw, text, false);
+    }
+
+    fn state(&mut self, task: &str, raw: &str, text: String, may_be_one_word: bool) {
+        let checked = clean::worth_keeping(&text);
+        if let Err(fault) = checked
+            && !(may_be_one_word && fault.reason == Reason::SingleWord)
+        {
+            let fault = Fault::new(fault.reason, format!("{task}: {}", fault.detail));
+            self.parsed.dropped.push((fault, raw.to_owned()));
+            return;
+        }
+        let fact =
+            Fact { evidence: clean::evidence(raw), ..Fact::new(&self.protein.id, task, "", raw, text) };
+        self.parsed.claims.push(Claim { fact: Some(fact), ..Claim::of(&self.protein, &self.primary) });
+    }
+
+    /// A comment under the topic of the flat file, `SUBUNIT`; other topics are passed over.
+    pub(crate) fn comment(&mut self, topic: &str, text: &str) {
+        if topic == "CATALYTIC ACTIVITY" {
+            self.sentence("catalytic_activity", text, clean::without_codes(reaction(text)));
+        } else if let Some((_, task)) = TOPICS.iter().find(|(name, _)| *name == topic) {
+            self.sentence(task, text, clean::without_codes(text));
+        }
+    }
+
+    /// `GO; GO:0005737; C:cytoplasm; IEA:UniProtKB-SubCell.`; other databases are passed over.
+    fn cross_reference(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("GO; ") else { return };
+        let mut fields = rest.trim_end_matches('.').split("; ");
+        let (term, name, evidence) =
+            (fields.next().unwrap_or(""), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        self.annotate(term, name.get(..1).unwrap_or(""), evidence.split(':').next().unwrap_or(""), line);
+    }
+
+    /// One GO annotation; a bad one is a dropped part with its text.
+    pub(crate) fn annotate(&mut self, term: &str, aspect: &str, evidence: &str, raw: &str) {
+        match self.context.annotation(term, aspect, evidence) {
+            Ok(go) => {
+                let claim = Claim { go: Some(go), ..Claim::of(&self.protein, &self.primary) };
+                self.parsed.claims.push(claim);
+            }
+            Err(fault) => self.parsed.dropped.push((fault, raw.to_owned())),
+        }
+    }
 }
 
 /// `DE` lines: the recommended (or first submitted) full name, and the EC numbers.
-fn names(lines: &[&str], state: &mut impl FnMut(&str, &str, String, bool)) {
+fn names(lines: &[&str], entry: &mut Statements<'_>) {
     let full =
         |line: &&&str| line.trim().starts_with("RecName: Full=") || line.trim().starts_with("SubName: Full=");
     if let Some(line) = lines.iter().find(full) {
         let raw = line.split_once("Full=").map_or("", |(_, name)| name);
-        state("name", raw, clean::without_codes(raw.trim_end_matches(';')), true);
+        entry.word("name", raw, clean::without_codes(raw.trim_end_matches(';')));
     }
     // Numbers of fragments that are named separately (Contains, Includes) belong to parts of the chain.
     let whole = lines.iter().take_while(|l| !l.starts_with("Contains:") && !l.starts_with("Includes:"));
@@ -131,7 +189,7 @@ fn names(lines: &[&str], state: &mut impl FnMut(&str, &str, String, bool)) {
         let raw = numbers.join(" ");
         let clean: Vec<String> =
             numbers.iter().map(|n| clean::without_codes(n.trim_end_matches(';'))).collect();
-        state("ec", &raw, clean.join("; "), true);
+        entry.word("ec", &raw, clean.join("; "));
     }
 }
 
@@ -174,22 +232,6 @@ fn reaction(text: &str) -> &str {
     rest[..end].trim_end_matches(';')
 }
 
-/// `DR   GO; GO:0005737; C:cytoplasm; IEA:UniProtKB-SubCell.`
-fn annotations(context: &Context, lines: &[&str], parsed: &mut Parsed, claim: impl Fn(Go) -> Claim) {
-    for line in lines {
-        let Some(rest) = line.strip_prefix("GO; ") else { continue };
-        let mut fields = rest.trim_end_matches('.').split("; ");
-        let (term, name, evidence) =
-            (fields.next().unwrap_or(""), fields.next().unwrap_or(""), fields.next().unwrap_or(""));
-        let aspect = name.get(..1).unwrap_or("");
-        let evidence = evidence.split(':').next().unwrap_or("");
-        match context.annotation(term, aspect, evidence) {
-            Ok(go) => parsed.claims.push(claim(go)),
-            Err(fault) => parsed.dropped.push((fault, (*line).to_owned())),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +246,7 @@ DE            EC=2.7.1.1 {ECO:0000255};
 DE   Contains:
 DE     RecName: Full=Piece;
 DE            EC=9.9.9.9;
-GN   Name=abcD; OrderedLocusNames=MA_1;
+GN   Name=abc2;8 {ECO:0000313}; OrderedLocusNames=MA_1;
 OS   Testus organismus (strain one /
 OS   two).
 CC   -!- FUNCTION: Binds nothing (PubMed:1). Uses CoB or 7-
@@ -234,7 +276,7 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
             ("name", "Imaginary kinase"),
             ("ec", "2.7.1.1"),
             ("organism", "Testus organismus (strain one / two)"),
-            ("gene", "abcD"),
+            ("gene", "abc2;8"),
             ("function", "Binds nothing. Uses CoB or 7-mercapto."),
             ("catalytic_activity", "ATP + H2O = ADP + phosphate"),
             ("keyword", "ATP-binding; Kinase"),

@@ -1,0 +1,124 @@
+//! The temporary folder of a run.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use crate::Error;
+
+/// The temporary folder beside the output, held by one run at a time. Removed when the run ends, however it ends; what a
+/// killed run left behind is removed by the next.
+#[derive(Debug)]
+pub(crate) struct Work {
+    folder: PathBuf,
+    /// The system lets go of the lock when the file is closed, however the process ends.
+    _lock: std::fs::File,
+}
+
+impl Work {
+    /// Makes the folder, empty.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another run holds it; I/O.
+    pub(crate) fn begin(out: &Path) -> Result<Self, Error> {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let folder = parent.join(format!(".{name}.ingest"));
+        let lock = lock(&folder, out)?;
+        let old = folder.join("old");
+        if old.exists() && !out.exists() {
+            // The run before was killed between the two renames of `publish`.
+            fs::rename(&old, out)?;
+        }
+        for inside in ["staging", "tables", "old"] {
+            let inside = folder.join(inside);
+            if inside.exists() {
+                fs::remove_dir_all(&inside)?;
+            }
+        }
+        let work = Self { folder: fs::canonicalize(folder)?, _lock: lock };
+        fs::create_dir_all(work.staging())?;
+        fs::create_dir_all(work.tables())?;
+        Ok(work)
+    }
+
+    /// Where claims are staged.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.folder.join("staging")
+    }
+
+    /// Where the tables are written.
+    pub(crate) fn tables(&self) -> PathBuf {
+        self.folder.join("tables")
+    }
+
+    /// Puts the new tables in the place of the old ones.
+    pub(crate) fn publish(&self, out: &Path) -> Result<(), Error> {
+        if out.exists() {
+            // Two renames, since a folder cannot be replaced by one: between them the old tables lie in `old`.
+            fs::rename(out, self.folder.join("old"))?;
+        }
+        fs::rename(self.tables(), out)?;
+        Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            tracing::warn!(%error, "the temporary folder stays behind");
+        }
+    }
+}
+
+/// Takes the lock of a work folder, which is made if need be.
+fn lock(folder: &Path, out: &Path) -> Result<std::fs::File, Error> {
+    let path = folder.join("lock");
+    let owner = std::process::id().to_string();
+    loop {
+        fs::create_dir_all(folder)?;
+        let file = match fs::OpenOptions::new().create(true).append(true).open(&path) {
+            Ok(file) => file.into_parts().0,
+            // A run that ends takes the folder away between the two steps.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(Error::Busy { out: out.into() }),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+        }
+        // Locked may be a file that the run before has just removed: then no one finds what is written to it.
+        file.set_len(0)?;
+        std::io::Write::write_all(&mut &file, owner.as_bytes())?;
+        if fs::read_to_string(&path).is_ok_and(|written| written == owner) {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one_run() {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("tables");
+        let first = Work::begin(&out).unwrap();
+        let error = Work::begin(&out).unwrap_err().to_string();
+        assert!(error.contains("tables") && error.contains("hint:"), "{error}");
+        assert!(first.staging().is_dir(), "the refused run leaves the other alone");
+        drop(first);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        // What a killed run leaves has no lock.
+        fs::create_dir_all(place.path().join(".tables.ingest/staging/old")).unwrap();
+        fs::create_dir_all(place.path().join(".tables.ingest/old/last")).unwrap();
+        let next = Work::begin(&out).unwrap();
+        assert_eq!(fs::read_dir(next.staging()).unwrap().count(), 0);
+        assert!(out.join("last").exists(), "the last good tables are back");
+    }
+}
