@@ -13,6 +13,7 @@ mod clean;
 mod config;
 mod dedup;
 mod error;
+mod fasta;
 mod homology;
 mod json;
 mod ledger;

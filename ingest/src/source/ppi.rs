@@ -3,7 +3,8 @@
 
 use crate::Error;
 use crate::claim::{Claim, Member, Pair};
-use crate::reader::{Entries, Entry, Lines};
+use crate::fasta::{Entries, Entry};
+use crate::reader::Lines;
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, number};
 

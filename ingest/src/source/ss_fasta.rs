@@ -10,8 +10,9 @@ use indicatif::ProgressBar;
 use crate::Error;
 use crate::claim;
 use crate::config::Source;
+use crate::fasta::{Entries, Entry};
 use crate::ledger::Ledger;
-use crate::reader::{Entries, Entry, Input, Lines};
+use crate::reader::{Input, Lines};
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, ss};
 

@@ -73,15 +73,12 @@ impl Structure {
         if atom.is_hetero && letter.is_none_or(|l| l == 'X') {
             return;
         }
-        let at = self.chains.iter().position(|chain| chain.name == atom.chain);
-        let chain = match at {
-            Some(at) => &mut self.chains[at],
-            None => {
-                let (name, line) = (atom.chain.clone(), atom.line);
-                self.chains.push(Polymer { name, line, residues: vec![], is_nucleic });
-                self.chains.last_mut().expect("one was pushed")
-            }
-        };
+        let at = self.chains.iter().position(|chain| chain.name == atom.chain).unwrap_or(self.chains.len());
+        if at == self.chains.len() {
+            let (name, line) = (atom.chain.clone(), atom.line);
+            self.chains.push(Polymer { name, line, residues: vec![], is_nucleic });
+        }
+        let chain = &mut self.chains[at];
         if is_nucleic {
             chain.is_nucleic |= chain.residues.is_empty();
             return;
@@ -89,15 +86,12 @@ impl Structure {
         let letter = letter.unwrap_or('X');
         // Atoms of a residue follow each other; one whose number came before is looked up.
         let known = chain.residues.iter().rposition(|r| r.number == atom.number);
-        let residue = match known {
-            Some(at) => &mut chain.residues[at],
-            None => {
-                let (number, name) = (atom.number.clone(), atom.residue.clone());
-                let residue = Residue { number, name, letter, atoms: [None; 4], b_factor: None };
-                chain.residues.push(residue);
-                chain.residues.last_mut().expect("one was pushed")
-            }
-        };
+        let at = known.unwrap_or(chain.residues.len());
+        if at == chain.residues.len() {
+            let (number, name) = (atom.number.clone(), atom.residue.clone());
+            chain.residues.push(Residue { number, name, letter, atoms: [None; 4], b_factor: None });
+        }
+        let residue = &mut chain.residues[at];
         // Where two kinds of residues share a place the first stays.
         if residue.name != atom.residue {
             return;

@@ -3,7 +3,8 @@
 
 use crate::Error;
 use crate::clean;
-use crate::reader::{Entries, Entry, Lines};
+use crate::fasta::{Entries, Entry};
+use crate::reader::Lines;
 use crate::reason::{Fault, Reason};
 use crate::source::swissprot::Statements;
 use crate::source::{Context, Header, Parsed, Row, Sink};
