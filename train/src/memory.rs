@@ -101,7 +101,7 @@ mod tests {
         assert_eq!((small.frozen, small.trained), (16_089_872_384, 16 << 20));
         assert_eq!(large.activations, 2 * small.activations);
         assert_eq!(large.total(), large.frozen + large.trained + large.activations);
-        assert!(small.to_string().starts_with("18.5 GiB (frozen weights 15.0 GiB, "), "{small}");
+        assert!(small.to_string().starts_with("18.8 GiB (frozen weights 15.0 GiB, "), "{small}");
         let with_proteins = Memory::estimate(&model, model.n_weights(), 1 << 20, 512, 1000);
         assert_eq!(with_proteins.total(), small.total() + 4000);
         assert!(small.to_string().contains("moments 16.0 MiB"), "{small}");
