@@ -44,8 +44,7 @@ impl Audit {
         };
         let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
         let kinship = Proteins::new(&config.kinship, &sequences);
-        let strict = config.strict_tests();
-        let is_strict = |i: usize| proteins[i].sources.iter().any(|s| strict.contains(s.as_str()));
+        let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
         let named = |pairs: Vec<(usize, usize)>| pairs.into_iter().map(|(i, j)| (id(i), id(j))).collect();
         Self {
             kinship: config.kinship.clone(),

@@ -208,9 +208,9 @@ impl Kind {
 }
 
 impl Config {
-    /// Names of the test sources whose homologs leave training.
-    pub(crate) fn strict_tests(&self) -> BTreeSet<&str> {
-        self.source.iter().filter(|s| s.exclude_homologs).map(|s| s.name.as_str()).collect()
+    /// Whether one of these sources is a test set whose homologs leave training.
+    pub(crate) fn excludes_homologs(&self, sources: &[String]) -> bool {
+        self.source.iter().any(|s| s.exclude_homologs && sources.contains(&s.name))
     }
 
     /// With the files of a folder in the place of its name: sorted, hidden ones left out.

@@ -18,8 +18,7 @@ pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<Protein
     let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
     let kinship = Proteins::new(&config.kinship, &sequences);
     let component = components(proteins.len(), &kinship.relatives(|_| true, |_| true));
-    let strict = config.strict_tests();
-    let is_strict = |i: usize| proteins[i].sources.iter().any(|s| strict.contains(s.as_str()));
+    let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
     let homologs: BTreeSet<usize> =
         kinship.significant(is_strict, |j| !proteins[j].test).into_iter().map(|(_, j)| j).collect();
 

@@ -6,9 +6,9 @@ use super::align::OTHER;
 const WINDOW: usize = 12;
 const LEAST_BITS: f64 = 2.2;
 
-/// Whether each residue lies in a window of few letters.
-pub(super) fn low_complexity(protein: &[u8]) -> Vec<bool> {
-    let mut masked = vec![false; protein.len()];
+/// The protein with [`OTHER`] for every residue that lies in a window of few letters.
+pub(super) fn mask(protein: &[u8]) -> Vec<u8> {
+    let mut masked = protein.to_vec();
     let share = |n: usize| n as f64 / WINDOW as f64;
     let bits: [f64; WINDOW + 1] =
         std::array::from_fn(|n| if n == 0 { 0.0 } else { -share(n) * share(n).log2() });
@@ -16,7 +16,7 @@ pub(super) fn low_complexity(protein: &[u8]) -> Vec<bool> {
         let mut count = [0_u8; OTHER as usize + 1];
         window.iter().for_each(|&l| count[l as usize] += 1);
         if count.iter().map(|&n| bits[n as usize]).sum::<f64>() < LEAST_BITS {
-            masked[at..at + WINDOW].fill(true);
+            masked[at..at + WINDOW].fill(OTHER);
         }
     }
     masked
@@ -29,9 +29,10 @@ mod tests {
 
     #[test]
     fn few_letters_are_masked_and_what_touches_them_is_not() {
-        let masked = low_complexity(&encode("MKTAYIAKQRQISFVKDDDDDEDDDEDDMKTAYIAKQRQISFVK"));
-        assert!(masked[16..28].iter().all(|&m| m));
-        assert!(masked[..12].iter().chain(&masked[32..]).all(|&m| !m));
-        assert_eq!(low_complexity(&encode("SSSS")), [false; 4]);
+        let protein = encode("MKTAYIAKQRQISFVKDDDDDEDDDEDDMKTAYIAKQRQISFVK");
+        let masked = mask(&protein);
+        assert!(masked[16..28].iter().all(|&l| l == OTHER));
+        assert_eq!((&masked[..12], &masked[32..]), (&protein[..12], &protein[32..]));
+        assert_eq!(mask(&encode("SSSS")), encode("SSSS"));
     }
 }

@@ -11,7 +11,8 @@ use rayon::prelude::*;
 
 use crate::config::Kinship;
 use align::{Alignment, alignments, encode, scores};
-use seed::{Index, Slate};
+use complexity::mask;
+use seed::{Index, Slate, Text};
 use words::Words;
 
 /// Karlin and Altschul's λ and K of BLOSUM62 with gaps of 11 + 1 a residue.
@@ -25,6 +26,7 @@ const TOGETHER: usize = 64;
 pub(crate) struct Proteins<'a> {
     rule: &'a Kinship,
     letters: Vec<Vec<u8>>,
+    masked: Vec<Vec<u8>>,
     n_residues: f64,
     words: Words,
 }
@@ -34,7 +36,9 @@ impl<'a> Proteins<'a> {
     pub(crate) fn new(rule: &'a Kinship, sequences: &[impl AsRef<str> + Sync]) -> Self {
         let letters: Vec<Vec<u8>> = sequences.par_iter().map(|s| encode(s.as_ref())).collect();
         let n_residues = letters.iter().map(Vec::len).sum::<usize>() as f64;
-        Self { rule, letters, n_residues, words: Words::new(sequences, rule.kmer) }
+        let masked: Vec<Vec<u8>> = letters.par_iter().map(|protein| mask(protein)).collect();
+        let words = Words::new(&masked, rule.kmer);
+        Self { rule, letters, masked, n_residues, words }
     }
 
     /// Pairs `(i, j)` of relatives, `i` of `left` and `j` of `right`, sorted; of a pair that is in both sets both ways
@@ -45,14 +49,14 @@ impl<'a> Proteins<'a> {
         right: impl Fn(usize) -> bool + Sync,
     ) -> Vec<(usize, usize)> {
         let all = 0..self.letters.len();
-        let indexed = all.clone().filter(|&j| right(j)).map(|j| (j, self.letters[j].as_slice()));
+        let indexed = all.clone().filter(|&j| right(j)).map(|j| (j, self.text(j)));
         let index = Index::new(self.rule.seed_score, indexed);
         let queries: Vec<usize> = all.filter(|&i| left(i)).collect();
         let of_some = |slate: &mut Slate, some: &[usize]| {
-            let letters: Vec<&[u8]> = some.iter().map(|&i| self.letters[i].as_slice()).collect();
+            let texts: Vec<Text<'_>> = some.iter().map(|&i| self.text(i)).collect();
             let mut pairs = Vec::new();
-            for (&i, mut candidates) in some.iter().zip(index.candidates(&letters, slate)) {
-                candidates.retain(|&j| i < j || (i != j && !(left(j) && right(i))));
+            for (&i, mut candidates) in some.iter().zip(index.candidates(&texts, slate)) {
+                candidates.retain(|&j| is_new(i, j, &left, &right));
                 pairs.extend(self.kin(i, candidates).into_iter().map(|j| (i, j)));
             }
             pairs
@@ -84,7 +88,7 @@ impl<'a> Proteins<'a> {
     }
 
     /// Those of the candidates that an alignment shows to be relatives of `i`.
-    pub(crate) fn kin(&self, i: usize, candidates: Vec<usize>) -> Vec<usize> {
+    fn kin(&self, i: usize, candidates: Vec<usize>) -> Vec<usize> {
         let significant = self.homologs(i, candidates);
         let alignments = alignments(&self.letters[i], &self.letters_of(&significant));
         let is_kin = |a: &Alignment, j: usize| {
@@ -115,6 +119,10 @@ impl<'a> Proteins<'a> {
         good.into_iter().zip(backward).map(corrected).filter(is_good).map(|(j, _)| j).collect()
     }
 
+    fn text(&self, i: usize) -> Text<'_> {
+        Text { letters: &self.letters[i], masked: &self.masked[i] }
+    }
+
     fn letters_of(&self, numbers: &[usize]) -> Vec<&[u8]> {
         numbers.iter().map(|&j| self.letters[j].as_slice()).collect()
     }
@@ -127,6 +135,11 @@ impl<'a> Proteins<'a> {
     fn evalue(&self, i: usize, j: usize, score: f64) -> f64 {
         K * self.shorter(i, j) * self.n_residues * (-LAMBDA * score).exp()
     }
+}
+
+/// Whether the pair is to be looked at from `i`: of a pair that is in both sets both ways, only from the smaller number.
+fn is_new(i: usize, j: usize, left: impl Fn(usize) -> bool, right: impl Fn(usize) -> bool) -> bool {
+    i < j || (i != j && !(left(j) && right(i)))
 }
 
 /// Connected components of `n` proteins under pairs: per protein the smallest index of its component.

@@ -2,7 +2,6 @@
 //! al. 1997).
 
 use super::align::{BLOSUM62, OTHER};
-use super::complexity::low_complexity;
 
 /// Residues of a word.
 const WORD: usize = 4;
@@ -36,6 +35,13 @@ struct Block {
     places: Vec<u32>,
 }
 
+/// A protein, and the same with its low complexity masked, where words begin nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'a> {
+    pub(super) letters: &'a [u8],
+    pub(super) masked: &'a [u8],
+}
+
 /// What a search writes on, used again and again.
 #[derive(Default)]
 pub(super) struct Slate {
@@ -48,29 +54,30 @@ pub(super) struct Slate {
 
 impl Index {
     /// Indexes proteins, given with their numbers.
-    pub(super) fn new<'a>(similar: i32, proteins: impl Iterator<Item = (usize, &'a [u8])>) -> Self {
-        let mut blocks = Vec::new();
-        let (mut letters, mut members) = (Vec::new(), Vec::new());
-        for (number, protein) in proteins {
-            if !letters.is_empty() && letters.len() + protein.len() > BLOCK {
-                blocks.push(Block::new(std::mem::take(&mut letters), std::mem::take(&mut members)));
+    pub(super) fn new<'a>(similar: i32, proteins: impl Iterator<Item = (usize, Text<'a>)>) -> Self {
+        let (mut blocks, mut some) = (Vec::new(), Vec::new());
+        let mut length = 0;
+        for protein in proteins {
+            if length > 0 && length + protein.1.letters.len() > BLOCK {
+                blocks.push(Block::new(&std::mem::take(&mut some)));
+                length = 0;
             }
-            members.push((letters.len() as u32, number));
-            letters.extend_from_slice(protein);
+            length += protein.1.letters.len();
+            some.push(protein);
         }
-        if !letters.is_empty() {
-            blocks.push(Block::new(letters, members));
+        if !some.is_empty() {
+            blocks.push(Block::new(&some));
         }
         Self { similar, blocks }
     }
 
     /// Proteins worth an alignment, for each of some queries, in no special order.
-    pub(super) fn candidates(&self, queries: &[&[u8]], slate: &mut Slate) -> Vec<Vec<usize>> {
-        let hits: Vec<Vec<Hit>> = queries.iter().map(|q| similar_words(q, self.similar)).collect();
+    pub(super) fn candidates(&self, queries: &[Text<'_>], slate: &mut Slate) -> Vec<Vec<usize>> {
+        let hits: Vec<Vec<Hit>> = queries.iter().map(|q| similar_words(q.masked, self.similar)).collect();
         let mut candidates = vec![Vec::new(); queries.len()];
         for block in &self.blocks {
             for ((query, hits), candidates) in queries.iter().zip(&hits).zip(&mut candidates) {
-                block.search(query, hits, slate, candidates);
+                block.search(query.letters, hits, slate, candidates);
             }
         }
         candidates
@@ -78,14 +85,19 @@ impl Index {
 }
 
 impl Block {
-    fn new(letters: Vec<u8>, members: Vec<(u32, usize)>) -> Self {
-        let ends = members.iter().skip(1).map(|m| m.0 as usize).chain([letters.len()]);
-        let spans: Vec<_> = members.iter().map(|m| m.0 as usize).zip(ends).collect();
-        let words = || {
-            spans.iter().flat_map(|&(from, to)| words(&letters[from..to]).map(move |(x, w)| (from + x, w)))
-        };
+    fn new(proteins: &[(usize, Text<'_>)]) -> Self {
+        let mut letters = Vec::new();
+        let mut members = Vec::new();
+        for &(number, text) in proteins {
+            members.push((letters.len() as u32, number));
+            letters.extend_from_slice(text.letters);
+        }
+        let mut found: Vec<(usize, usize)> = Vec::new();
+        for (&(start, _), (_, text)) in members.iter().zip(proteins) {
+            found.extend(words(text.masked).map(|(x, word)| (start as usize + x, word)));
+        }
         let mut begin = vec![0_u32; N_WORDS + 1];
-        for (_, word) in words() {
+        for &(_, word) in &found {
             begin[word + 1] += 1;
         }
         for word in 0..N_WORDS {
@@ -93,7 +105,7 @@ impl Block {
         }
         let mut next = begin.clone();
         let mut places = vec![0; begin[N_WORDS] as usize];
-        for (place, word) in words() {
+        for (place, word) in found {
             places[next[word] as usize] = place as u32;
             next[word] += 1;
         }
@@ -156,20 +168,16 @@ impl Block {
     }
 }
 
-/// Words of one protein outside low complexity and unknown residues, and where they begin.
-fn words(protein: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-    let masked = low_complexity(protein);
-    let word = move |(at, letters): (usize, &[u8])| {
-        let is_plain = letters.iter().zip(&masked[at..]).all(|(&l, &m)| l != OTHER && !m);
-        is_plain.then(|| (at, letters.iter().fold(0, |word, &l| word * 20 + l as usize)))
-    };
-    protein.windows(WORD).enumerate().filter_map(word)
+/// Words of one protein, and where they begin.
+fn words(masked: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let plain = masked.windows(WORD).enumerate().filter(|(_, letters)| !letters.contains(&OTHER));
+    plain.map(|(at, letters)| (at, letters.iter().fold(0, |word, &l| word * 20 + l as usize)))
 }
 
 /// All words that score at least `similar` with one of a query, by ascending place in the query.
-fn similar_words(query: &[u8], similar: i32) -> Vec<Hit> {
+fn similar_words(masked: &[u8], similar: i32) -> Vec<Hit> {
     let mut hits = Vec::new();
-    for (at, word) in words(query) {
+    for (at, word) in words(masked) {
         let letters: [usize; WORD] = std::array::from_fn(|i| word / 20_usize.pow((WORD - 1 - i) as u32) % 20);
         extend(&letters, 0, similar, &mut |word| hits.push((at as u32, word as u32)));
     }

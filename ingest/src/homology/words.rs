@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::align::{OTHER, encode};
-use super::complexity::low_complexity;
+use super::align::OTHER;
+use super::is_new;
 
 /// Pairs must share at least this many words, however short the proteins: fewer are chance.
 const LEAST_SHARED: u32 = 4;
@@ -23,15 +23,15 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Words of `k` standard residues (4 to 6) of every sequence.
-    pub(super) fn new(sequences: &[impl AsRef<str> + Sync], k: usize) -> Self {
+    /// Words of `k` standard residues (4 to 6) of every protein, given masked.
+    pub(super) fn new(masked: &[Vec<u8>], k: usize) -> Self {
         let n_words = 20_usize.pow(k as u32);
-        let mut of: Vec<Vec<u32>> = sequences.par_iter().map(|s| words(&encode(s.as_ref()), k)).collect();
+        let mut of: Vec<Vec<u32>> = masked.par_iter().map(|protein| words(protein, k)).collect();
         let mut count = vec![0_u32; n_words];
         for &word in of.iter().flatten() {
             count[word as usize] += 1;
         }
-        let most = MOST_COMMON.max(sequences.len() / MOST_COMMON_FRACTION);
+        let most = MOST_COMMON.max(masked.len() / MOST_COMMON_FRACTION);
         of.par_iter_mut().for_each(|words| words.retain(|&w| count[w as usize] as usize <= most));
         Self { of, n_words }
     }
@@ -59,8 +59,9 @@ impl Words {
             }
             touched.retain(|&j| {
                 let n_shared = std::mem::take(&mut shared[j]);
-                let is_new = i < j || (i != j && !(left(j) && right(i)));
-                is_new && n_shared >= LEAST_SHARED && self.contains(i, j, n_shared, containment)
+                is_new(i, j, &left, &right)
+                    && n_shared >= LEAST_SHARED
+                    && self.contains(i, j, n_shared, containment)
             });
             touched.sort_unstable();
             touched.into_iter().map(|j| (i, j)).collect::<Vec<_>>()
@@ -96,13 +97,10 @@ impl Words {
 }
 
 /// The words of one protein, sorted.
-fn words(protein: &[u8], k: usize) -> Vec<u32> {
-    let masked = low_complexity(protein);
-    let word = |(letters, masked): (&[u8], &[bool])| {
-        let is_plain = letters.iter().zip(masked).all(|(&l, &m)| l != OTHER && !m);
-        is_plain.then(|| letters.iter().fold(0, |word, &l| word * 20 + u32::from(l)))
-    };
-    let mut words: Vec<u32> = protein.windows(k).zip(masked.windows(k)).filter_map(word).collect();
+fn words(masked: &[u8], k: usize) -> Vec<u32> {
+    let plain = masked.windows(k).filter(|letters| !letters.contains(&OTHER));
+    let mut words: Vec<u32> =
+        plain.map(|letters| letters.iter().fold(0, |word, &l| word * 20 + u32::from(l))).collect();
     words.sort_unstable();
     words.dedup();
     words
@@ -113,6 +111,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    use crate::homology::align::encode;
+    use crate::homology::complexity::mask;
     use crate::homology::tests::{mutated, random};
     use datasets::rng;
 
@@ -135,7 +135,8 @@ mod tests {
             }
         }
         assert!(!want.is_empty() && want.len() < 153, "{}", want.len());
-        let words = Words::new(&sequences, 4);
+        let masked: Vec<Vec<u8>> = sequences.iter().map(|s| mask(&encode(s))).collect();
+        let words = Words::new(&masked, 4);
         assert_eq!(words.pairs(|_| true, |_| true, 0.3), want);
         let (left, right) = (|i: usize| i < 5, |i: usize| i >= 5);
         let across: Vec<_> = want.iter().copied().filter(|&(i, j)| left(i) && right(j)).collect();
