@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{IndexOp, Tensor};
+use candle_core::Tensor;
 use datasets::collate::Padding;
-use models::llm::encoder::{self, Encoder};
+use models::llm::Encoder;
 use models::ss::{BiLstmCrf, SsOutput};
 use models::{Params, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::embeddings;
 use crate::llm::relative;
 
 /// Beside the weights: where the encoder is, seen from the model's folder.
@@ -132,30 +133,25 @@ impl FrozenEncoder {
     fn features(&self, sequences: &[&str], padding: &Padding, reversed: bool) -> Result<Tensor> {
         let most = self.encoder.max_tokens().saturating_sub(2).max(1);
         let windows: Vec<Vec<(usize, usize)>> = sequences.iter().map(|s| windows(s.len(), most)).collect();
-        let texts =
+        let pieces =
             sequences.iter().zip(&windows).flat_map(|(s, of)| of.iter().map(|&(from, to)| &s[from..to]));
-        let ids: Vec<Vec<u32>> = texts.map(encoder::encode).collect();
-        let tokens = Padding::new(ids.iter().map(Vec::len).collect())?;
-        let ids = tokens.pad(ids.iter().map(Vec::as_slice), 1, encoder::PAD)?;
-        let said = self.encoder.embeddings(&Tape::off(), &ids, tokens.lengths())?;
+        let mut said = embeddings::encode(&self.encoder, &pieces.collect::<Vec<_>>())?.into_iter();
         let width = self.width();
-        let mut nth = 0;
         let mut rows = Vec::with_capacity(sequences.len());
         for (sequence, windows) in sequences.iter().zip(&windows) {
-            let mut row = vec![0_f32; sequence.len() * width];
-            for (&(from, to), own) in windows.iter().zip(owned(sequence.len(), windows)) {
-                // the first vector is that of <cls>
-                let vectors: Vec<f32> = said.value().i((nth, 1..=to - from))?.flatten_all()?.to_vec1()?;
-                row[own.start * width..own.end * width]
-                    .copy_from_slice(&vectors[(own.start - from) * width..(own.end - from) * width]);
-                nth += 1;
+            let mut row = Vec::with_capacity(sequence.len() * width);
+            for ((&(from, _), own), vectors) in
+                windows.iter().zip(owned(sequence.len(), windows)).zip(&mut said)
+            {
+                row.extend_from_slice(&vectors[(own.start - from) * width..(own.end - from) * width]);
             }
             if reversed {
                 row = row.chunks(width).rev().flatten().copied().collect();
             }
             rows.push(row);
         }
-        Ok(padding.pad(rows.iter().map(Vec::as_slice), width, 0.0)?.reshape((sequences.len(), (), width))?)
+        let all = padding.pad(rows.iter().map(Vec::as_slice), width, 0.0)?;
+        Ok(all.reshape((sequences.len(), (), width))?)
     }
 }
 
@@ -180,6 +176,7 @@ fn owned(n: usize, windows: &[(usize, usize)]) -> Vec<std::ops::Range<usize>> {
 mod tests {
     use super::*;
     use models::Weights;
+    use models::llm::encoder;
     use models::ss::BiLstmCrfConfig;
 
     /// An ESM-2 for `most` tokens, drawn at random.

@@ -8,6 +8,14 @@ use crate::param::Param;
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
 
+/// Which of the three projections.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Query,
+    Key,
+    Value,
+}
+
 /// Several heads, with biases.
 #[derive(Clone)]
 pub(super) struct MultiheadAttention {
@@ -46,18 +54,36 @@ impl MultiheadAttention {
     /// # Shapes
     /// queries `[B, T, W]`, keys `[B, S, W]` → `[B, T, W]`
     pub(super) fn forward(&self, tape: &Tape, queries: &Var, keys: &Var, lengths: &[usize]) -> Result<Var> {
-        let (b, t, width) = queries.value().dims3()?;
-        let (heads, dim) = (self.n_heads, width / self.n_heads);
-        let (weight, bias) = (tape.param(&self.in_proj_weight), tape.param(&self.in_proj_bias));
-        let project = |x: &Var, part: usize| {
-            let weight = ops::narrow(tape, &weight, 0, part * width, width)?;
-            let bias = ops::narrow(tape, &bias, 0, part * width, width)?;
-            let y = ops::linear(tape, x, &weight, Some(&bias))?;
-            ops::reshape(tape, &y, (b, x.value().dim(1)?, heads, dim)) // [B, ·, H, D]
-        };
-        let (q, k, v) = (project(queries, 0)?, project(keys, 1)?, project(keys, 2)?);
+        let q = self.project(tape, queries, Part::Query)?;
+        let (k, v) = (self.project(tape, keys, Part::Key)?, self.project(tape, keys, Part::Value)?);
+        self.output(tape, &self.mix(tape, &q, &k, &v, lengths)?)
+    }
+
+    /// One of the three projections, by heads.
+    ///
+    /// # Shapes
+    /// x `[B, T, W]` → `[B, T, H, D]`
+    pub(super) fn project(&self, tape: &Tape, x: &Var, part: Part) -> Result<Var> {
+        let (b, t, width) = x.value().dims3()?;
+        let weight = ops::narrow(tape, &tape.param(&self.in_proj_weight), 0, part as usize * width, width)?;
+        let bias = ops::narrow(tape, &tape.param(&self.in_proj_bias), 0, part as usize * width, width)?;
+        let y = ops::linear(tape, x, &weight, Some(&bias))?;
+        ops::reshape(tape, &y, (b, t, self.n_heads, width / self.n_heads))
+    }
+
+    /// Means of the values, weighted by how well queries and keys agree.
+    ///
+    /// # Shapes
+    /// q `[B, T, H, D]`, k and v `[B, S, H, D]` → `[B, T, W]`
+    pub(super) fn mix(&self, tape: &Tape, q: &Var, k: &Var, v: &Var, lengths: &[usize]) -> Result<Var> {
+        let (b, t, heads, dim) = q.value().dims4()?;
         let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::All };
-        let mixed = ops::attention(tape, &q, &k, &v, &mask, 1.0 / (dim as f64).sqrt())?;
-        self.out_proj.forward(tape, &ops::reshape(tape, &mixed, (b, t, width))?)
+        let mixed = ops::attention(tape, q, k, v, &mask, 1.0 / (dim as f64).sqrt())?;
+        ops::reshape(tape, &mixed, (b, t, heads * dim))
+    }
+
+    /// The projection behind the heads, `[.., W]` → `[.., W]`.
+    pub(super) fn output(&self, tape: &Tape, mixed: &Var) -> Result<Var> {
+        self.out_proj.forward(tape, mixed)
     }
 }

@@ -3,9 +3,10 @@
 use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::attention::{MultiheadAttention, Part};
 use super::{Ends, rows_at_sites};
 use crate::layers::{LayerNorm, Linear};
-use crate::ops::{self, KeyMask, Sees};
+use crate::ops;
 use crate::param::Param;
 use crate::tape::{Tape, Var};
 use crate::weights::{Init, Weights};
@@ -35,11 +36,7 @@ pub(super) struct Pool {
     config: Config,
     /// `[Q, E]`
     query_tokens: Param,
-    /// query, key and value projections, one above the other: `[3 E, E]`
-    in_proj_weight: Param,
-    /// `[3 E]`
-    in_proj_bias: Param,
-    out_proj: Linear,
+    attention: MultiheadAttention,
     layer_norm: LayerNorm,
     /// named `proj.0` and `proj.2`, as in a torch `Sequential`
     hidden: Linear,
@@ -58,17 +55,13 @@ fn sharpen(n_queries: usize) -> impl Fn((usize, &mut [f32])) {
 impl Pool {
     pub(super) fn new(config: Config, ends: &Ends, weights: &Weights) -> Result<Self> {
         let (width, out) = (ends.encoder_size, ends.llm_size);
-        if config.n_heads == 0 || !width.is_multiple_of(config.n_heads) || config.n_queries == 0 {
-            bail!("bridge: {} queries, {} heads for a width of {width}", config.n_queries, config.n_heads);
+        if config.n_queries == 0 {
+            bail!("bridge: n_queries = 0");
         }
         if config.n_queries < usize::from(config.mean) + usize::from(config.site) {
             bail!("bridge: mean and site each take a vector, n_queries = {}", config.n_queries);
         }
         let (pool, proj) = (weights.pp("pool"), weights.pp("proj"));
-        let attention = pool.pp("cross_attention");
-        // torch draws in_proj by Xavier: uniform in ±√(6 / (E + 3E))
-        let xavier = Init::Uniform((6.0 / (4 * width) as f32).sqrt());
-        let plain = Init::Uniform(1.0 / (width as f32).sqrt());
         let fresh = !pool.holds("query_tokens");
         let query_tokens = pool.get((config.n_queries, width), "query_tokens", Init::Normal(1.0))?;
         if fresh {
@@ -78,15 +71,7 @@ impl Pool {
         }
         Ok(Self {
             query_tokens,
-            in_proj_weight: attention.get((3 * width, width), "in_proj_weight", xavier)?,
-            in_proj_bias: attention.get(3 * width, "in_proj_bias", Init::Const(0.0))?,
-            out_proj: Linear::with_init(
-                &attention.pp("out_proj"),
-                width,
-                width,
-                plain,
-                Some(Init::Const(0.0)),
-            )?,
+            attention: MultiheadAttention::new(&pool.pp("cross_attention"), width, config.n_heads)?,
             layer_norm: LayerNorm::new(&pool.pp("layer_norm"), width, 1e-5)?,
             hidden: Linear::new(&proj.pp(0), width, config.hidden_size)?,
             output: Linear::new(&proj.pp(2), config.hidden_size, out)?,
@@ -111,21 +96,14 @@ impl Pool {
         sites: &[Option<usize>],
     ) -> Result<Var> {
         let (p, l, width) = residues.value().dims3()?;
-        let (queries, heads) = (self.config.n_queries, self.config.n_heads);
-        let (weight, bias) = (tape.param(&self.in_proj_weight), tape.param(&self.in_proj_bias));
-        let project = |x: &Var, part: usize, rows: usize| {
-            let weight = ops::narrow(tape, &weight, 0, part * width, width)?;
-            let bias = ops::narrow(tape, &bias, 0, part * width, width)?;
-            let y = ops::linear(tape, x, &weight, Some(&bias))?;
-            ops::reshape(tape, &y, (y.value().elem_count() / (rows * width), rows, heads, width / heads))
-        };
+        let (queries, attention) = (self.config.n_queries, &self.attention);
         // The queries are the same for all proteins: projected once, then repeated.
-        let q = project(&tape.param(&self.query_tokens), 0, queries)?; // [1, Q, H, D]
+        let tokens = ops::reshape(tape, &tape.param(&self.query_tokens), (1, queries, width))?;
+        let q = attention.project(tape, &tokens, Part::Query)?; // [1, Q, H, D]
         let q = ops::cat(tape, &vec![&q; p], 0)?; // [P, Q, H, D]
-        let (k, v) = (project(residues, 1, l)?, project(residues, 2, l)?); // [P, L, H, D]
-        let mask = KeyMask { lengths: lengths.to_vec(), sees: Sees::All };
-        let scale = 1.0 / ((width / heads) as f64).sqrt();
-        let pooled = ops::attention(tape, &q, &k, &v, &mask, scale)?;
+        let k = attention.project(tape, residues, Part::Key)?; // [P, L, H, D]
+        let v = attention.project(tape, residues, Part::Value)?;
+        let pooled = attention.mix(tape, &q, &k, &v, lengths)?;
         let mut pooled = ops::reshape(tape, &pooled, (p * queries, width))?;
         if self.config.mean {
             let mean = ops::chain_mean(tape, &ops::reshape(tape, &v, (p, l, width))?, lengths)?;
@@ -138,7 +116,7 @@ impl Pool {
             let rows: Vec<usize> = marked.iter().map(|p| p * queries + queries - 1).collect();
             pooled = ops::replace_rows(tape, &pooled, &rows, &values)?;
         }
-        let pooled = self.out_proj.forward(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
+        let pooled = attention.output(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
         let pooled = self.layer_norm.forward(tape, &pooled)?;
         self.output.forward(tape, &ops::gelu(tape, &self.hidden.forward(tape, &pooled)?)?)
     }
