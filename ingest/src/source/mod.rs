@@ -371,6 +371,13 @@ pub(crate) fn stem(path: &Path) -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
+/// Tasks and texts of what was parsed, for tests of single parsers.
+#[cfg(test)]
+pub(crate) fn facts(parsed: &Parsed) -> Vec<(&str, &str)> {
+    let facts = parsed.claims.iter().filter_map(|c| c.fact.as_ref());
+    facts.map(|f| (f.task.as_str(), f.text.as_str())).collect()
+}
+
 /// A context without source, for tests of single parsers.
 #[cfg(test)]
 pub(crate) fn test_context(kind: Kind) -> Context {

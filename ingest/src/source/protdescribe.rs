@@ -59,7 +59,7 @@ fn parse(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
 mod tests {
     use super::*;
     use crate::config::Kind;
-    use crate::source::test_context;
+    use crate::source::{facts, test_context};
 
     #[test]
     fn prefixes_and_codes_go() {
@@ -73,12 +73,7 @@ mod tests {
             "A_B\tPROTEIN NAME: Kinase\tFUNCTION: Binds zinc {ECO:0000255|HAMAP-Rule:MF_1}\tSUBCELLULAR LOCATION: Cytoplasm\t\tMKTAY",
         )
         .unwrap();
-        let facts: Vec<(&str, &str)> = parsed
-            .claims
-            .iter()
-            .filter_map(|c| c.fact.as_ref())
-            .map(|f| (f.task.as_str(), f.text.as_str()))
-            .collect();
+        let facts = facts(&parsed);
         assert_eq!(facts, [("name", "Kinase"), ("function", "Binds zinc")]);
         assert_eq!(parsed.dropped[0].0.reason, Reason::SingleWord);
         assert_eq!(read("A_B\t\t\t\t\tMKTAY").unwrap_err().reason, Reason::EmptyText);

@@ -98,7 +98,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
 mod tests {
     use super::*;
     use crate::config::Kind;
-    use crate::source::test_context;
+    use crate::source::{facts, test_context};
 
     fn read(output: &str) -> Result<Parsed, Fault> {
         let text = serde_json::json!({ "conversation": [{ "output": output }] }).to_string();
@@ -114,12 +114,7 @@ mod tests {
              Induction: By stress in the morning.\nDomain:\n  The finger binds DNA.",
         )
         .unwrap();
-        let facts: Vec<(&str, &str)> = parsed
-            .claims
-            .iter()
-            .filter_map(|c| c.fact.as_ref())
-            .map(|f| (f.task.as_str(), f.text.as_str()))
-            .collect();
+        let facts = facts(&parsed);
         let want = [
             ("function", "Binds zinc. Slowly."),
             ("induction", "By stress in the morning."),

@@ -236,7 +236,7 @@ fn reaction(text: &str) -> &str {
 mod tests {
     use super::*;
     use crate::config::Kind;
-    use crate::source::test_context;
+    use crate::source::{facts, test_context};
 
     const ENTRY: &str = "\
 ID   MADE_UP                 Reviewed;           7 AA.
@@ -266,12 +266,7 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
     #[test]
     fn an_entry_says_what_it_says() {
         let parsed = parse(&test_context(Kind::SwissprotDat), ENTRY).unwrap();
-        let facts: Vec<(&str, &str)> = parsed
-            .claims
-            .iter()
-            .filter_map(|c| c.fact.as_ref())
-            .map(|f| (f.task.as_str(), f.text.as_str()))
-            .collect();
+        let facts = facts(&parsed);
         let want = [
             ("name", "Imaginary kinase"),
             ("ec", "2.7.1.1"),

@@ -326,7 +326,7 @@ fn go_code(evidence: &str) -> &str {
 mod tests {
     use super::*;
     use crate::config::Kind;
-    use crate::source::test_context;
+    use crate::source::{facts, test_context};
 
     /// The entry of the flat file's test, in the elements of the schema.
     const ENTRY: &str = r#"<entry dataset="Swiss-Prot"><accession>X0X0X0</accession><accession>X1X1X1</accession>
@@ -347,12 +347,7 @@ IA</sequence></entry>"#;
     #[test]
     fn an_entry_says_what_the_flat_file_says() {
         let parsed = parse(&test_context(Kind::SwissprotXml), ENTRY).unwrap();
-        let facts: Vec<(&str, &str)> = parsed
-            .claims
-            .iter()
-            .filter_map(|c| c.fact.as_ref())
-            .map(|f| (f.task.as_str(), f.text.as_str()))
-            .collect();
+        let facts = facts(&parsed);
         let want = [
             ("name", "Imaginary & kinase"),
             ("ec", "2.7.1.1"),
