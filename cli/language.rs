@@ -4,13 +4,13 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use clap::builder::TypedValueParser;
 use datasets::sequences::Sequences;
 use datasets::table::{ProteinRow, Rows};
 use eval::embeddings::{self, Cache, Numbers};
 use eval::llm::{About, Policy, Saying};
-use models::llm::Encoder;
 
+use crate::predict::choice;
 use crate::stages::language_model;
 
 /// What is asked of `peptalk chat`.
@@ -127,15 +127,16 @@ pub(crate) fn export(
     Ok(())
 }
 
-/// How embeddings are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kept {
-    /// To the bit
-    F32,
-    /// Half the size, 11 bits of precision
-    F16,
-    /// Half the size, 8 bits of precision
-    Bf16,
+/// How embeddings are kept: names as in recipes.
+const NUMBERS: [(&str, &str); 3] = [
+    ("f32", "To the bit"),
+    ("f16", "Half the size, 11 bits of precision"),
+    ("bf16", "Half the size, 8 bits of precision"),
+];
+
+/// Reads how embeddings are kept.
+pub(crate) fn numbers() -> impl TypedValueParser<Value = Numbers> {
+    choice(&NUMBERS)
 }
 
 /// Fills a cache of embeddings.
@@ -147,7 +148,7 @@ pub(crate) fn embed(
     tables: Option<&Path>,
     model: &Path,
     out: &Path,
-    kept: Kept,
+    numbers: Numbers,
 ) -> Result<()> {
     let mut sequences: Vec<String> = vec![];
     if let Some(tables) = tables {
@@ -158,14 +159,8 @@ pub(crate) fn embed(
     }
     let n_empty = sequences.iter().filter(|sequence| sequence.is_empty()).count();
     sequences.retain(|sequence| !sequence.is_empty());
-    let numbers = match kept {
-        Kept::F32 => Numbers::F32,
-        Kept::F16 => Numbers::F16,
-        Kept::Bf16 => Numbers::Bf16,
-    };
     let model = language_model(model)?;
-    let encoder =
-        Encoder::load(&model).with_context(|| format!("opening the encoder {}", model.display()))?;
+    let encoder = embeddings::open_encoder(&model)?;
     let mut cache = Cache::open(out, &encoder, numbers)?;
     let letters: Vec<&str> = sequences.iter().map(String::as_str).collect();
     let account = embeddings::fill(&mut cache, &encoder, &letters)?;
@@ -174,7 +169,7 @@ pub(crate) fn embed(
         account.new,
         account.known,
         account.too_long,
-        encoder.max_tokens().saturating_sub(2)
+        encoder.max_residues()
     );
     println!("embeddings of {} proteins: {}", cache.len(), cache.folder().display());
     Ok(())

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use eval::embeddings::Numbers;
 use recipe::Recipe;
 use stages::Training;
 
@@ -152,8 +153,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// How numbers are kept
-        #[arg(long, value_enum, default_value_t = language::Kept::F32)]
-        numbers: language::Kept,
+        #[arg(long, value_parser = language::numbers(), default_value = "f32")]
+        numbers: Numbers,
     },
     /// Predict new sequences with a trained model
     Predict {

@@ -49,7 +49,8 @@ const Q3_CHOICES: [(&str, &str); 5] = [
     ("prior", "Probability against commonness: for macro-F1"),
 ];
 
-fn choice<T>(choices: &'static [(&str, &str)]) -> impl TypedValueParser<Value = T>
+/// Reads one of the choices, by its name in recipes.
+pub(crate) fn choice<T>(choices: &'static [(&str, &str)]) -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {

@@ -19,7 +19,10 @@ pub mod table;
 pub mod tokenizer;
 pub mod world;
 
+use std::io::Read;
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 pub use error::Error;
 pub use protein::Protein;
@@ -47,6 +50,25 @@ pub fn atomic_write<E: From<std::io::Error>>(
     fs_err::rename(&temporary, path)?;
     fs_err::File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// SHA-256 of a file as it lies there, hexadecimal, and its size in bytes.
+///
+/// # Errors
+/// What the file system says, with the path.
+pub fn file_sha256(path: &Path) -> std::io::Result<(String, u64)> {
+    let mut file = fs_err::File::open(path)?;
+    let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 18], 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => {
+                hash.update(&buffer[..n]);
+                bytes += n as u64;
+            }
+        }
+    }
+    Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
 }
 
 /// A path beside the checkout that holds data or fixtures too large to commit; `None`, said on stderr, where it is

@@ -10,7 +10,7 @@ use anyhow::Result;
 pub(crate) fn in_batches<P: Clone>(
     sequences: &[&str],
     fits: impl Fn(usize, usize) -> bool,
-    predict: impl Fn(&[&str]) -> Result<Vec<P>>,
+    mut predict: impl FnMut(&[&str]) -> Result<Vec<P>>,
 ) -> Result<Vec<P>> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&at| sequences[at].len());

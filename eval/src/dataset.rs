@@ -1,10 +1,8 @@
 //! What a result was computed from.
 
-use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
+use anyhow::Result;
 
 /// File name and SHA-256 of tables.
 ///
@@ -13,15 +11,8 @@ use sha2::{Digest, Sha256};
 pub(crate) fn hashed(tables: &Path, names: &[&str]) -> Result<Vec<(String, String)>> {
     let hash = |name: &&str| {
         let file = format!("{name}.parquet");
-        let mut reader = fs_err::File::open(tables.join(&file))?;
-        let (mut sha, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            match reader.read(&mut buffer).with_context(|| format!("hashing {file}"))? {
-                0 => break,
-                n => sha.update(&buffer[..n]),
-            }
-        }
-        Ok((file, sha.finalize().iter().map(|b| format!("{b:02x}")).collect()))
+        let (sha256, _) = datasets::file_sha256(&tables.join(&file))?;
+        Ok((file, sha256))
     };
     names.iter().map(hash).collect()
 }

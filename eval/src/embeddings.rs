@@ -34,6 +34,8 @@ use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::batch::in_batches;
+
 /// Bytes of vectors after which a part is written.
 const PART_BYTES: usize = 64 << 20;
 /// Bytes of vectors in a row group: what is read to get one protein.
@@ -363,39 +365,41 @@ pub struct Account {
 /// What the encoder or the cache says.
 pub fn fill(cache: &mut Cache, encoder: &Encoder, sequences: &[&str]) -> Result<Account> {
     let mut account = Account::default();
-    let most = encoder.max_tokens().saturating_sub(2);
+    let most = encoder.max_residues();
     let mut missing: Vec<&str> = vec![];
     let mut taken = std::collections::BTreeSet::new();
     for &sequence in sequences {
         let key = key(sequence);
-        match () {
-            () if sequence.len() > most => account.too_long += 1,
-            () if cache.index.contains_key(&key)
-                || cache.waiting.contains_key(&key)
-                || !taken.insert(key) =>
-            {
-                account.known += 1;
-            }
-            () => missing.push(sequence),
+        let is_known = || cache.index.contains_key(&key) || cache.waiting.contains_key(&key);
+        if sequence.len() > most {
+            account.too_long += 1;
+        } else if is_known() || !taken.insert(key) {
+            account.known += 1;
+        } else {
+            missing.push(sequence);
         }
     }
     let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {per_sec} {eta}")?;
     let bar = ProgressBar::new(missing.len() as u64).with_style(style).with_prefix("proteins");
-    missing.sort_by_key(|sequence| sequence.len());
-    let mut rest = &missing[..];
-    while !rest.is_empty() {
-        let fit = (1..=rest.len()).take_while(|&n| n * (rest[n - 1].len() + 2) <= TOKENS_AT_ONCE);
-        let (now, later) = rest.split_at(fit.last().unwrap_or(1));
-        for (sequence, vectors) in now.iter().zip(encode(encoder, now)?) {
+    in_batches(&missing, fit, |batch| {
+        for (sequence, vectors) in batch.iter().zip(encode_batch(encoder, batch)?) {
             cache.put(sequence, &vectors)?;
         }
-        account.new += now.len();
-        bar.inc(now.len() as u64);
-        rest = later;
-    }
+        account.new += batch.len();
+        bar.inc(batch.len() as u64);
+        Ok(vec![(); batch.len()])
+    })?;
     bar.finish_and_clear();
     cache.flush()?;
     Ok(account)
+}
+
+/// Reads an encoder.
+///
+/// # Errors
+/// As [`Encoder::load`], with the path.
+pub fn open_encoder(path: &Path) -> Result<Encoder> {
+    Encoder::load(path).with_context(|| format!("opening the encoder {}", path.display()))
 }
 
 /// Residue vectors of some proteins without those of `<cls>` and `<eos>`, `[L, E]` flat each.
@@ -403,6 +407,15 @@ pub fn fill(cache: &mut Cache, encoder: &Encoder, sequences: &[&str]) -> Result<
 /// # Errors
 /// On an empty sequence, or one longer than the encoder takes.
 pub fn encode(encoder: &Encoder, sequences: &[&str]) -> Result<Vec<Vec<f32>>> {
+    in_batches(sequences, fit, |batch| encode_batch(encoder, batch))
+}
+
+/// Whether n proteins are encoded side by side of which the longest has that many residues.
+fn fit(n: usize, longest: usize) -> bool {
+    n * (longest + 2) <= TOKENS_AT_ONCE
+}
+
+fn encode_batch(encoder: &Encoder, sequences: &[&str]) -> Result<Vec<Vec<f32>>> {
     let ids: Vec<Vec<u32>> = sequences.iter().map(|sequence| encoder::encode(sequence)).collect();
     ensure!(sequences.iter().all(|sequence| !sequence.is_empty()), "a protein has no residues");
     let padding = Padding::new(ids.iter().map(Vec::len).collect())?;

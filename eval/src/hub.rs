@@ -1,13 +1,11 @@
 //! Where a model is: a folder, or a name on the Hugging Face hub.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
 use hf_hub::HFClientSync;
-use sha2::{Digest, Sha256};
 
 /// Files of a model repository that are used; weights in other formats are not fetched. ESM3 and ESM-C of the `esm` package
 /// have no other weights than these of PyTorch.
@@ -27,6 +25,27 @@ pub struct Place {
     pub path: PathBuf,
     /// `owner/name`, if it came from the hub.
     pub hub: Option<String>,
+}
+
+impl Place {
+    /// How files in a folder name it: as the hub does, or by the way there.
+    ///
+    /// # Errors
+    /// When one of the two is not there.
+    pub(crate) fn name_from(&self, folder: &Path) -> Result<PathBuf> {
+        match &self.hub {
+            Some(name) => Ok(name.into()),
+            None => relative(folder, &self.path),
+        }
+    }
+}
+
+/// The path from one folder to another, so that a run folder may be moved as a whole.
+fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
+    let (from, to) = (fs::canonicalize(from)?, fs::canonicalize(to)?);
+    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    Ok(up.chain(to.components().skip(shared)).collect())
 }
 
 /// The model that `named` means for settings in the folder `from`: a path seen from there, if something is there, else
@@ -115,7 +134,7 @@ fn verify(snapshot: &Path, begin: SystemTime) -> Result<()> {
             if !is_hash || age + std::time::Duration::from_secs(1) < begin {
                 continue;
             }
-            if sha256(&blob)? != expected {
+            if datasets::file_sha256(&blob)?.0 != expected {
                 fs::remove_file(&path)?;
                 fs::remove_file(&blob)?;
                 let name = path.strip_prefix(snapshot).unwrap_or(&path).display();
@@ -124,18 +143,6 @@ fn verify(snapshot: &Path, begin: SystemTime) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut file = fs::File::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -156,5 +163,15 @@ mod tests {
             let place = locate(dir.path(), Path::new(named)).unwrap();
             assert_eq!(place, Place { path: dir.path().join(named), hub: None });
         }
+    }
+
+    #[test]
+    fn the_way_to_the_base_survives_a_move() {
+        let dir = tempfile::tempdir().unwrap();
+        let (base, policy) = (dir.path().join("ssl/model"), dir.path().join("sft/model"));
+        fs_err::create_dir_all(&base).unwrap();
+        fs_err::create_dir_all(&policy).unwrap();
+        assert_eq!(relative(&policy, &base).unwrap(), Path::new("../../ssl/model"));
+        assert_eq!(relative(&policy, &policy.join("../../ssl/model")).unwrap(), Path::new("../../ssl/model"));
     }
 }

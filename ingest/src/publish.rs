@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::config::Config;
 use crate::ledger::FileCounts;
-use crate::{Error, reader};
 
 /// `manifest.json` of a tables folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Manifest {
 /// Fills in hash and size of every input.
 pub(crate) fn fingerprint(files: &mut [FileCounts], data: &Path) -> Result<(), Error> {
     for file in files {
-        (file.sha256, file.bytes) = reader::fingerprint(&data.join(&file.file))?;
+        (file.sha256, file.bytes) = datasets::file_sha256(&data.join(&file.file))?;
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::read::MultiGzDecoder;
 use fs_err as fs;
 use indicatif::ProgressBar;
-use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::reason::{Fault, Reason};
@@ -325,21 +324,4 @@ pub(crate) fn decode(bytes: &[u8], length: usize) -> (String, Option<Fault>) {
         }
     };
     (String::from_utf8_lossy(bytes).into_owned(), Some(fault))
-}
-
-/// SHA-256 of a file as it lies there, hexadecimal, and its size.
-pub(crate) fn fingerprint(path: &Path) -> Result<(String, u64), Error> {
-    let mut file = fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-        bytes += n as u64;
-    }
-    Ok((hash.finalize().iter().map(|b| format!("{b:02x}")).collect(), bytes))
 }

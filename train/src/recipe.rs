@@ -5,14 +5,14 @@
 //! stage that finds its own goes on from the last checkpoint, any other difference begins the stage again.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use datasets::file_sha256;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::config;
 
@@ -192,7 +192,7 @@ impl Stage<'_> {
             match input.is_dir() {
                 true => inputs
                     .extend(hashes(input)?.into_iter().map(|(file, hash)| (format!("{name}/{file}"), hash))),
-                false => drop(inputs.insert(name.clone(), sha256(input)?)),
+                false => drop(inputs.insert(name.clone(), file_sha256(input)?.0)),
             }
         }
         Ok(Stamp { stage: self.name.to_owned(), code: code.to_owned(), config: self.config.clone(), inputs })
@@ -277,7 +277,7 @@ fn hashes(folder: &Path) -> Result<BTreeMap<String, String>> {
             let path = format!("{prefix}{name}");
             match entry.file_type()?.is_dir() {
                 true => walk(&entry.path(), &format!("{path}/"), out)?,
-                false => drop(out.insert(path, sha256(&entry.path())?)),
+                false => drop(out.insert(path, file_sha256(&entry.path())?.0)),
             }
         }
         Ok(())
@@ -285,18 +285,6 @@ fn hashes(folder: &Path) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     walk(folder, "", &mut out)?;
     Ok(out)
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut file = fs::File::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {

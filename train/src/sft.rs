@@ -259,7 +259,7 @@ fn exact_matches(config: &Config, policy: &Policy, examples: &[Example]) -> Resu
     for (task, examples) in tasks.into_iter().filter(|(_, examples)| !examples.is_empty()) {
         let rows = examples.iter().map(|e| policy.encode(e)).collect::<Result<Vec<Row>>>()?;
         let longest = rows.iter().map(|row| row.ids.len() - row.n_prompt).max().unwrap_or(0);
-        let prompts = examples.iter().map(|e| policy.encode_prompt(e)).collect::<Result<Vec<Row>>>()?;
+        let prompts: Vec<Row> = rows.iter().map(Row::prompt).collect();
         let answers = policy.answer(&prompts, longest)?;
         let mut exact = 0;
         for (answer, example) in answers.iter().zip(&examples) {

@@ -54,7 +54,8 @@ pub struct Config {
     pub save_every: u64,
     /// Steps in a row without a finite loss after which the run ends.
     pub max_bad_steps: u64,
-    /// A protein encoder whose vectors the model reads beside the residues: its folder, relative to the stage's.
+    /// A protein encoder whose vectors the model reads beside the residues: its folder, relative to the stage's, or
+    /// `owner/name` of the Hugging Face hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<PathBuf>,
     /// Teachers, whose knowledge one model takes over.
@@ -157,7 +158,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let seed = config.seed;
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
-    let encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(&out.join(path))).transpose()?;
+    let encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(out, path)).transpose()?;
     let features = encoder.as_ref().map_or(0, FrozenEncoder::width);
     let model = SsModel::new(BiLstmCrf::new(config.model.resolve(features)?, weights)?, encoder)?;
     let params = model.params();

@@ -54,6 +54,12 @@ pub struct LlmBatch {
 }
 
 impl Row {
+    /// The same without the completion.
+    pub fn prompt(&self) -> Self {
+        let ids = self.ids[..self.n_prompt].to_vec();
+        Self { ids, n_prompt: self.n_prompt, proteins: self.proteins.clone() }
+    }
+
     /// Token ids of an example with its answer; each protein takes `n_embed` places.
     ///
     /// # Errors

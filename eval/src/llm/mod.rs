@@ -12,7 +12,6 @@ pub mod stability;
 pub use base::{Signal, refuse_base, signals};
 pub use corpus::Corpus;
 pub use export::{About, export};
-pub(crate) use policy::relative;
 pub use policy::{Policy, ProteinConfig, Saying, Tensors};
 pub use question::{Asking, Questions};
 

@@ -11,11 +11,11 @@ use models::{Params, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::embeddings;
-use crate::llm::relative;
+use crate::embeddings::{self, open_encoder};
+use crate::hub::{self, Place};
 
-/// Beside the weights: where the encoder is, seen from the model's folder.
-const PLACE: &str = "encoder.json";
+/// Beside the weights: where the encoder is.
+const PARTS: &str = "encoder.json";
 
 /// A BiLSTM-CRF with what it reads beside the residues.
 pub struct SsModel {
@@ -27,12 +27,13 @@ pub struct SsModel {
 /// An encoder whose weights stay as they are.
 pub struct FrozenEncoder {
     encoder: Encoder,
-    path: PathBuf,
+    place: Place,
 }
 
+/// The encoder as [`hub::locate`] finds it from the model's folder.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Place {
+struct Parts {
     encoder: PathBuf,
 }
 
@@ -58,10 +59,10 @@ impl SsModel {
         let encoder = match head.config().features {
             0 => None,
             _ => {
-                let text = fs_err::read_to_string(folder.join(PLACE))?;
-                let place: Place = serde_json::from_str(&text)
-                    .with_context(|| format!("{} names no encoder", folder.join(PLACE).display()))?;
-                Some(FrozenEncoder::load(&folder.join(place.encoder))?)
+                let text = fs_err::read_to_string(folder.join(PARTS))?;
+                let parts: Parts = serde_json::from_str(&text)
+                    .with_context(|| format!("{} names no encoder", folder.join(PARTS).display()))?;
+                Some(FrozenEncoder::load(folder, &parts.encoder)?)
             }
         };
         Self::new(head, encoder)
@@ -73,9 +74,9 @@ impl SsModel {
     /// Names the file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         self.head.save(folder)?;
-        if let Some(FrozenEncoder { path, .. }) = &self.encoder {
-            let place = Place { encoder: relative(folder, path)? };
-            fs_err::write(folder.join(PLACE), serde_json::to_string_pretty(&place)? + "\n")?;
+        if let Some(FrozenEncoder { place, .. }) = &self.encoder {
+            let parts = Parts { encoder: place.name_from(folder)? };
+            fs_err::write(folder.join(PARTS), serde_json::to_string_pretty(&parts)? + "\n")?;
         }
         Ok(())
     }
@@ -110,14 +111,13 @@ impl SsModel {
 }
 
 impl FrozenEncoder {
-    /// Reads an encoder of any kind that [`Encoder::load`] knows.
+    /// The encoder, of any kind that [`Encoder::load`] knows, that `named` means for settings in the folder `from`.
     ///
     /// # Errors
-    /// As [`Encoder::load`].
-    pub fn load(path: &Path) -> Result<Self> {
-        let encoder =
-            Encoder::load(path).with_context(|| format!("opening the encoder {}", path.display()))?;
-        Ok(Self { encoder, path: path.to_owned() })
+    /// As [`hub::locate`] and [`open_encoder`].
+    pub fn load(from: &Path, named: &Path) -> Result<Self> {
+        let place = hub::locate(from, named)?;
+        Ok(Self { encoder: open_encoder(&place.path)?, place })
     }
 
     /// Numbers a residue.
@@ -131,7 +131,7 @@ impl FrozenEncoder {
     /// # Shapes
     /// B sequences → `[B, L, E]`, zeros at padding
     fn features(&self, sequences: &[&str], padding: &Padding, reversed: bool) -> Result<Tensor> {
-        let most = self.encoder.max_tokens().saturating_sub(2).max(1);
+        let most = self.encoder.max_residues().max(1);
         let windows: Vec<Vec<(usize, usize)>> = sequences.iter().map(|s| windows(s.len(), most)).collect();
         let pieces =
             sequences.iter().zip(&windows).flat_map(|(s, of)| of.iter().map(|&(from, to)| &s[from..to]));
@@ -218,7 +218,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         saved_encoder(&place.path().join("esm"), 40);
         for reversed in [false, true] {
-            let encoder = FrozenEncoder::load(&place.path().join("esm")).unwrap();
+            let encoder = FrozenEncoder::load(place.path(), Path::new("esm")).unwrap();
             let model = SsModel::new(head(12, reversed), Some(encoder)).unwrap();
             model.save(&place.path().join("model")).unwrap();
             let model = SsModel::load(&place.path().join("model")).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     fn a_long_chain_is_read_in_windows() {
         let place = tempfile::tempdir().unwrap();
         saved_encoder(place.path(), 12);
-        let encoder = FrozenEncoder::load(place.path()).unwrap();
+        let encoder = FrozenEncoder::load(place.path(), Path::new("")).unwrap();
         let long = "MKTAYIAKQRQISFVKSHFSRGGDWECLNPH";
         let of = |texts: &[&str]| -> Vec<Vec<f32>> {
             let padding = Padding::new(texts.iter().map(|t| t.len()).collect()).unwrap();

@@ -7,7 +7,7 @@ mod residues;
 mod words;
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,7 @@ use datasets::llm::ProteinPath;
 use datasets::rng;
 use datasets::tokenizer::Tokenizer;
 use models::llm::bridge::Reader;
-use models::llm::{self, Bridge, Encoder, LogitDifference, LoraConfig, ProteinLlm, Qwen3, bridge};
+use models::llm::{self, Bridge, LogitDifference, LoraConfig, ProteinLlm, Qwen3, bridge};
 use models::{Params, Weights};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub use words::Saying;
 
 use residues::Encoded;
 
-use crate::embeddings::Cache;
+use crate::embeddings::{Cache, open_encoder};
 use crate::hub::{Place, locate};
 
 /// Tensors by name.
@@ -58,7 +58,7 @@ pub struct Policy {
     params: Params,
     encoder: Option<Place>,
     /// What the encoder said of a protein, `[L, E]` flat.
-    encoded: Mutex<Encoded>,
+    encoded: Arc<Mutex<Encoded>>,
     /// The same on disk.
     cache: Option<Arc<Mutex<Cache>>>,
 }
@@ -142,7 +142,7 @@ impl Policy {
         encoder: Option<Place>,
     ) -> Result<Self> {
         let params = model.params()?;
-        Ok(Self { tokenizer, chat, model, adapter, params, encoder, encoded: Mutex::default(), cache: None })
+        Ok(Self { tokenizer, chat, model, adapter, params, encoder, encoded: Arc::default(), cache: None })
     }
 
     /// Writes a PEFT adapter (or the whole model, if the adapter is merged into it), the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
@@ -156,7 +156,7 @@ impl Policy {
         match &self.adapter {
             None => self.model.llm.save(folder)?,
             Some(adapter) => {
-                let path = name_from(folder, &adapter.base)?;
+                let path = adapter.base.name_from(folder)?;
                 self.model.llm.save_lora(folder, &adapter.lora, &path.to_string_lossy())?;
                 base = Some(path);
             }
@@ -165,7 +165,7 @@ impl Policy {
             protein.bridge.save(folder)?;
         }
         self.tokenizer.save(folder, self.chat.source())?;
-        let encoder = self.encoder.as_ref().map(|place| name_from(folder, place)).transpose()?;
+        let encoder = self.encoder.as_ref().map(|place| place.name_from(folder)).transpose()?;
         let parts = serde_json::to_string_pretty(&Parts { base, encoder })?;
         Ok(fs_err::write(folder.join("policy.json"), parts + "\n")?)
     }
@@ -203,7 +203,7 @@ impl Policy {
     /// Residues of the longest protein that encoder and bridge take; letters have no limit but the model's context.
     pub fn max_residues(&self) -> Option<usize> {
         let path = self.model.protein.as_ref()?;
-        let encoder = path.encoder.max_tokens().saturating_sub(2);
+        let encoder = path.encoder.max_residues();
         Some(path.bridge.config().max_residues().map_or(encoder, |most| most.min(encoder)))
     }
 
@@ -247,7 +247,7 @@ impl Policy {
         let (tokenizer, chat) = (self.tokenizer.clone(), Chat::new(self.chat.source())?);
         let model = ProteinLlm::new(model, protein)?;
         let copy = Self::of(tokenizer, chat, model, self.adapter.clone(), self.encoder.clone())?;
-        Ok(Self { cache: self.cache.clone(), ..copy })
+        Ok(Self { encoded: self.encoded.clone(), cache: self.cache.clone(), ..copy })
     }
 
     /// This policy with its adapter merged into the weights, and what that changes in the logits of some token rows.
@@ -310,39 +310,4 @@ fn open_base(folder: &Path) -> Result<(Tokenizer, Chat, Qwen3)> {
         Ok((tokenizer, chat, model))
     };
     open().with_context(|| format!("opening the base model {}", folder.display()))
-}
-
-fn open_encoder(folder: &Path) -> Result<Encoder> {
-    Encoder::load(folder).with_context(|| format!("opening the encoder {}", folder.display()))
-}
-
-/// How files in a folder name a model: as the hub does, or by the way there.
-fn name_from(folder: &Path, place: &Place) -> Result<PathBuf> {
-    match &place.hub {
-        Some(name) => Ok(name.into()),
-        None => relative(folder, &place.path),
-    }
-}
-
-/// The path from one folder to another, so that a run folder may be moved as a whole.
-pub(crate) fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
-    let (from, to) = (fs_err::canonicalize(from)?, fs_err::canonicalize(to)?);
-    let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    Ok(up.chain(to.components().skip(shared)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_way_to_the_base_survives_a_move() {
-        let dir = tempfile::tempdir().unwrap();
-        let (base, policy) = (dir.path().join("ssl/model"), dir.path().join("sft/model"));
-        fs_err::create_dir_all(&base).unwrap();
-        fs_err::create_dir_all(&policy).unwrap();
-        assert_eq!(relative(&policy, &base).unwrap(), Path::new("../../ssl/model"));
-        assert_eq!(relative(&policy, &policy.join("../../ssl/model")).unwrap(), Path::new("../../ssl/model"));
-    }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::attention::{MultiheadAttention, Part};
-use super::{Ends, rows_at_sites};
+use super::{Ends, with_sites};
 use crate::layers::{LayerNorm, Linear};
 use crate::ops;
 use crate::param::Param;
@@ -103,20 +103,18 @@ impl Pool {
         let q = ops::cat(tape, &vec![&q; p], 0)?; // [P, Q, H, D]
         let k = attention.project(tape, residues, Part::Key)?; // [P, L, H, D]
         let v = attention.project(tape, residues, Part::Value)?;
-        let pooled = attention.mix(tape, &q, &k, &v, lengths)?;
-        let mut pooled = ops::reshape(tape, &pooled, (p * queries, width))?;
+        let mut pooled = attention.mix(tape, &q, &k, &v, lengths)?;
+        let values = ops::reshape(tape, &v, (p, l, width))?;
         if self.config.mean {
-            let mean = ops::chain_mean(tape, &ops::reshape(tape, &v, (p, l, width))?, lengths)?;
+            let mean = ops::chain_mean(tape, &values, lengths)?;
             let rows: Vec<usize> = (0..p).map(|p| p * queries).collect();
-            pooled = ops::replace_rows(tape, &pooled, &rows, &mean)?;
+            let flat = ops::reshape(tape, &pooled, (p * queries, width))?;
+            pooled = ops::reshape(tape, &ops::replace_rows(tape, &flat, &rows, &mean)?, (p, queries, width))?;
         }
-        if self.config.site && sites.iter().any(Option::is_some) {
-            let (marked, at) = rows_at_sites(sites, lengths, l)?;
-            let values = ops::embedding(tape, &ops::reshape(tape, &v, (p * l, width))?, &at)?;
-            let rows: Vec<usize> = marked.iter().map(|p| p * queries + queries - 1).collect();
-            pooled = ops::replace_rows(tape, &pooled, &rows, &values)?;
+        if self.config.site {
+            pooled = with_sites(tape, &pooled, &values, lengths, sites)?;
         }
-        let pooled = attention.output(tape, &ops::reshape(tape, &pooled, (p, queries, width))?)?;
+        let pooled = attention.output(tape, &pooled)?;
         let pooled = self.layer_norm.forward(tape, &pooled)?;
         self.output.forward(tape, &ops::gelu(tape, &self.hidden.forward(tape, &pooled)?)?)
     }

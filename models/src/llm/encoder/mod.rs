@@ -122,6 +122,11 @@ impl Encoder {
         }
     }
 
+    /// Most residues of a sequence.
+    pub fn max_residues(&self) -> usize {
+        self.max_tokens().saturating_sub(2)
+    }
+
     /// All weights.
     pub fn params(&self) -> &Params {
         match self {

@@ -50,12 +50,17 @@ impl Projection {
         if lora.dropout > 0.0
             && let Some(mut rng) = tape.draws(lora.a.name())
         {
-            // What the adapter adds to W x, seen through a mask: for DoRA f ⊙ (W + s B A) x' − W x', f its new row lengths.
+            // What the adapter adds to W x, seen through a mask: s B A x', and for DoRA f ⊙ (W + s B A) x' − W x', f its
+            // new row lengths.
             let frozen = Var::constant(weight.clone());
             let seen = ops::dropout(tape, x, lora.dropout, Some(&mut rng))?;
-            let added = ops::lora_linear(tape, &seen, weight, &a, &b, lora.scale)?;
-            let added =
-                ops::sub(tape, &self.rescaled(tape, added)?, &ops::linear(tape, &seen, &frozen, None)?)?;
+            let added = if lora.magnitude.is_some() {
+                let adapted = ops::lora_linear(tape, &seen, weight, &a, &b, lora.scale)?;
+                ops::sub(tape, &self.rescaled(tape, adapted)?, &ops::linear(tape, &seen, &frozen, None)?)?
+            } else {
+                let low = ops::linear(tape, &seen, &a, None)?;
+                ops::scale(tape, &ops::linear(tape, &low, &b, None)?, lora.scale)?
+            };
             return ops::add(tape, &ops::linear(tape, x, &frozen, None)?, &added);
         }
         let y = ops::lora_linear(tape, x, weight, &a, &b, lora.scale)?;
@@ -185,7 +190,7 @@ impl Qwen3 {
     /// # Errors
     /// On an empty row.
     pub fn logit_difference(&self, merged: &Self, probes: &[Vec<u32>]) -> Result<LogitDifference> {
-        let (mut out, mut sum, mut n) = (LogitDifference::default(), 0.0, 0);
+        let (mut out, mut sum, mut n) = (LogitDifference::default(), 0.0, 0_u64);
         for probe in probes {
             let ids = Tensor::new(probe.as_slice(), &Device::Cpu)?.unsqueeze(0)?;
             let logits = |model: &Self| {
@@ -201,7 +206,7 @@ impl Qwen3 {
                 n += 1;
             }
         }
-        out.mean = sum / f64::from(n.max(1));
+        out.mean = sum / n.max(1) as f64;
         Ok(out)
     }
 
