@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use crate::kit::{root, shared};
+use crate::kit::{balanced, root, section, shared};
 use datasets::table::{DdgRow, FactRow, ProteinRow, Rows, Split, SsRow};
 use datasets::world::{self, Truth};
 use ingest::{Config, Kind, Manifest, Role, Source};
@@ -33,20 +33,6 @@ fn a_full_disk_leaves_the_last_good_tables() {
     assert!(error.contains("File too large"), "{error}");
     assert!(before == contents(&out), "the last good tables changed");
     assert_eq!(fs_err::read_dir(folder.path().join("out")).unwrap().count(), 1, "temporary files stay");
-}
-
-/// The `[ingest]` section of a recipe.
-fn section(recipe: &str) -> Config {
-    let path = root().join("recipes").join(recipe);
-    let recipe: toml::Table = toml::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
-    recipe["ingest"].clone().try_into().unwrap()
-}
-
-fn balanced(manifest: &Manifest) {
-    for file in &manifest.files {
-        let quarantined: u64 = file.quarantined.values().sum();
-        assert_eq!(file.rows_in, file.kept + file.merged + quarantined, "{}: {file:?}", file.file);
-    }
 }
 
 /// The account of a run as a table for people.
@@ -339,6 +325,10 @@ fn faults_of_whole_files_name_file_place_and_cure() {
         fails(Kind::MolInstructions, "m.json", b"[{\"a\": 1}, {\"b"),
         &["m.json, byte", "record 2", "ends inside"],
     );
+    contains(
+        fails(Kind::MolInstructions, "two.json", b"[{\"a\": 1}]\n[]"),
+        &["two.json, byte", "behind the array"],
+    );
     contains(fails(Kind::Obo, "o.obo", b"format-version: 1.2\n"), &["o.obo", "no [Term]"]);
     // Of another kind than the recipe says.
     contains(
@@ -389,6 +379,27 @@ fn odd_but_good_lines_are_read() {
     fs_err::write(folder.path().join("s.csv"), text).unwrap();
     let manifest = ingest::run(&one(Kind::SsCsv, "s.csv"), folder.path(), &out).unwrap();
     assert_eq!((manifest.files[0].kept, &manifest.files[0].unread[..]), (1, &["method".to_owned()][..]));
+}
+
+/// XML needs no line breaks: two entries of one line are two records.
+#[test]
+fn records_on_one_line_are_told_apart() {
+    let entry = |accession: &str, sequence: &str| {
+        format!(
+            "<entry dataset=\"Swiss-Prot\"><accession>{accession}</accession><protein><recommendedName>\
+             <fullName>Imaginary kinase</fullName></recommendedName></protein><sequence>{sequence}</sequence></entry>"
+        )
+    };
+    let both = entry("X0X0X0", "MKTAYIAKQRQISFVKSHFSR") + &entry("X1X1X1", "GGDWECLNPHVTRAMEIYKSF");
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        format!("<?xml version=\"1.0\"?><uniprot xmlns=\"x\">{both}{}</uniprot>", entry("X2X2X2", "M1"));
+    fs_err::write(folder.path().join("s.xml"), text).unwrap();
+    let out = folder.path().join("tables");
+    let manifest = ingest::run(&one(Kind::SwissprotXml, "s.xml"), folder.path(), &out).unwrap();
+    balanced(&manifest);
+    assert_eq!((manifest.files[0].rows_in, manifest.files[0].kept), (3, 2), "{:?}", manifest.files[0]);
+    assert_eq!(ProteinRow::read(&out).unwrap().len(), 2);
 }
 
 /// Planted families are in one cluster and one part each; strangers are not; leaks are out of training.

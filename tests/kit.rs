@@ -51,3 +51,18 @@ pub(crate) fn assert_close(got: &[f64], want: &[f64], tol: Tol) {
         assert!((g - w).abs() <= limit * w.abs().max(1.0), "value {at}: got {g}, want {w} ({tol:?})");
     }
 }
+
+/// The `[ingest]` section of a recipe.
+pub(crate) fn section(recipe: &str) -> ingest::Config {
+    let path = root().join("recipes").join(recipe);
+    let recipe: toml::Table = toml::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
+    recipe["ingest"].clone().try_into().unwrap()
+}
+
+/// The account of every file adds up.
+pub(crate) fn balanced(manifest: &ingest::Manifest) {
+    for file in &manifest.files {
+        let quarantined: u64 = file.quarantined.values().sum();
+        assert_eq!(file.rows_in, file.kept + file.merged + quarantined, "{}: {file:?}", file.file);
+    }
+}

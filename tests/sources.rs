@@ -4,25 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::kit::{root, shared};
+use crate::kit::{balanced, root, section, shared};
 use datasets::table::{ChainRow, DdgRow, DomainRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split};
 use ingest::{Config, Manifest};
 
 /// The sources of the recipe that names all, or the named ones.
 fn all_sources(only: &[&str]) -> Config {
-    let path = root().join("recipes/all-sources.toml");
-    let recipe: toml::Table = toml::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
-    let mut config: Config = recipe["ingest"].clone().try_into().unwrap();
+    let mut config = section("all-sources.toml");
     config.source.retain(|s| only.is_empty() || only.contains(&s.name.as_str()));
     config
 }
 
 fn ingest(config: &Config, data: &Path, tables: &Path) -> Manifest {
     let manifest = ingest::run(config, data, tables).unwrap();
-    for file in &manifest.files {
-        let quarantined: u64 = file.quarantined.values().sum();
-        assert_eq!(file.rows_in, file.kept + file.merged + quarantined, "{}: {file:?}", file.file);
-    }
+    balanced(&manifest);
     manifest
 }
 

@@ -8,6 +8,7 @@ use datasets::residue;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::clean;
 use crate::config::{Role, Source};
 
 /// A claim, as staged.
@@ -220,7 +221,7 @@ impl Fact {
             question: question.into(),
             raw_text: raw_text.into(),
             text,
-            evidence: vec![],
+            evidence: clean::evidence(raw_text),
         }
     }
 }

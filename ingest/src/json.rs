@@ -54,7 +54,7 @@ impl<'a> Elements<'a> {
                     self.step();
                 }
                 Some(b',') if self.begun => self.step(),
-                Some(b']') if self.begun => return Ok(None),
+                Some(b']') if self.begun => return self.end().map(|()| None),
                 Some(_) if self.begun => break,
                 _ => return Err(self.fault("a JSON array (`[`) was expected", "check `kind` of the source")),
             }
@@ -63,6 +63,20 @@ impl<'a> Elements<'a> {
         self.number += 1;
         let (text, fault) = decode(&bytes, length);
         Ok(Some(Line { number: self.number, text, fault }))
+    }
+
+    /// Reads on behind the closing bracket, where only white space may be, so that a checksum at the end of the file is read.
+    fn end(&mut self) -> Result<(), Error> {
+        self.step();
+        while let Some(b) = self.peek()? {
+            if !b.is_ascii_whitespace() {
+                return Err(
+                    self.fault("text behind the array", "a file holds one array; cut it into several")
+                );
+            }
+            self.step();
+        }
+        Ok(())
     }
 
     /// Bytes up to the comma or bracket that ends the element: quotes and nesting are followed, nothing else.

@@ -156,12 +156,11 @@ impl<'a> Input<'a> {
         if head.is_empty() {
             return Err(Error::Empty { path: origin.path });
         }
-        let inner: Box<dyn Read + 'a> = Box::new(Cursor::new(head.clone()).chain(plain));
-        let mut input = Self { origin, inner: BufReader::with_capacity(1 << 17, inner), head };
-        if input.fill()?.starts_with(b"\xef\xbb\xbf") {
-            input.consume(3);
+        if head.starts_with(b"\xef\xbb\xbf") {
+            head.drain(..3);
         }
-        Ok(input)
+        let inner: Box<dyn Read + 'a> = Box::new(Cursor::new(head.clone()).chain(plain));
+        Ok(Self { origin, inner: BufReader::with_capacity(1 << 17, inner), head })
     }
 
     /// Where the bytes come from.
@@ -177,6 +176,11 @@ impl<'a> Input<'a> {
     /// The first bytes, unpacked, whatever has been read since.
     pub(crate) fn head(&self) -> &[u8] {
         &self.head
+    }
+
+    /// Whether it begins so, white space aside.
+    pub(crate) fn begins_with(&self, mark: &[u8]) -> bool {
+        self.head.trim_ascii_start().starts_with(mark)
     }
 
     /// The next unpacked bytes, empty at the end.
@@ -293,17 +297,22 @@ impl<'a> Lines<'a> {
     /// The next line that is not blank, `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Line>, Error> {
         loop {
-            let Some(length) = self.input.raw_line(&mut self.buffer)? else { return Ok(None) };
-            self.number += 1;
-            while self.buffer.last() == Some(&b'\r') {
-                self.buffer.pop();
+            match self.any()? {
+                Some(line) if line.fault.is_none() && line.text.trim_ascii().is_empty() => {}
+                line => return Ok(line),
             }
-            if self.buffer.iter().all(u8::is_ascii_whitespace) && length <= LONGEST {
-                continue;
-            }
-            let (text, fault) = decode(&self.buffer, length);
-            return Ok(Some(Line { number: self.number, text, fault }));
         }
+    }
+
+    /// The next line, blank or not, `None` at the end.
+    pub(crate) fn any(&mut self) -> Result<Option<Line>, Error> {
+        let Some(length) = self.input.raw_line(&mut self.buffer)? else { return Ok(None) };
+        self.number += 1;
+        while self.buffer.last() == Some(&b'\r') {
+            self.buffer.pop();
+        }
+        let (text, fault) = decode(&self.buffer, length);
+        Ok(Some(Line { number: self.number, text, fault }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Raw files → claims in Parquet, through DataFusion: every file is a partition of a streaming table.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,11 +117,15 @@ pub(crate) async fn stage(
     let fields = fields()?;
     let schema: SchemaRef = Arc::new(Schema::new(fields.clone()));
     let bars = MultiProgress::new();
+    let mut splits: BTreeMap<&str, Arc<PublishedSplit>> = BTreeMap::new();
     for (index, source) in config.source.iter().enumerate() {
         let started = std::time::Instant::now();
         let chain_split = match (source.kind, source.companion.first()) {
             (Kind::CathChains | Kind::Structure | Kind::Cgdms, Some(split)) => {
-                Some(Arc::new(PublishedSplit::read(&data.join(split))?))
+                if !splits.contains_key(split.as_str()) {
+                    splits.insert(split, Arc::new(PublishedSplit::read(&data.join(split))?));
+                }
+                splits.get(split.as_str()).cloned()
             }
             _ => None,
         };

@@ -63,9 +63,8 @@ impl PublishedSplit {
 }
 
 /// Reads chains, JSON lines or one array.
-pub(crate) fn read(context: &Context, mut input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
-    let is_array = input.fill()?.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
-    if is_array {
+pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
+    if input.begins_with(b"[") {
         return sink.elements(input, |text| parse(context, text));
     }
     sink.lines(Lines::new(input), |text| parse(context, text))

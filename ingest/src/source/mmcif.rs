@@ -117,7 +117,7 @@ impl Table {
             number: format!("{}{}", first(4, 13), get(5)),
             at_ang: [number(6)?, number(7)?, number(8)?],
             occupancy: get(9).parse().unwrap_or(1.0),
-            b_factor: get(10).parse().unwrap_or(0.0),
+            b_factor: get(10).parse().ok(),
         };
         let model = get(11).to_owned();
         self.model.get_or_insert(model);

@@ -134,8 +134,7 @@ fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> R
         Kind::CathChains => cath::read(context, input, sink),
         Kind::CathDomains => cath_domains::read(context, Lines::new(input), sink),
         Kind::Cgdms => cgdms::read(context, input, sink),
-        Kind::Structure => structure::read(context, input, false, sink),
-        Kind::Predicted => structure::read(context, input, true, sink),
+        Kind::Structure | Kind::Predicted => structure::read(context, input, sink),
         // The ontology is read before everything else.
         Kind::Obo => Ok(()),
         Kind::CafaIa => cafa::read(context, Lines::new(input), sink),
@@ -249,7 +248,8 @@ impl Sink {
     /// Takes one record that began at `line`.
     pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
         self.rows_in += 1;
-        self.last = self.begin + line;
+        // Two records may begin on one line; a place belongs to one.
+        self.last = (self.begin + line).max(self.last + 1);
         if self.last >= claim::MAX_LINES {
             return Err(Error::Format {
                 path: files(&self.context.source).nth(self.file).unwrap_or_default().into(),

@@ -61,8 +61,7 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
     let text = clean::without_codes(&clean::without_opener(&clean::fold(raw_text)));
     clean::worth_keeping(&text)?;
     let split = record.split.as_deref().unwrap_or_else(|| of_metadata("split"));
-    let fact =
-        Fact { evidence: clean::evidence(raw_text), ..Fact::new(&protein.id, task, "", raw_text, text) };
+    let fact = Fact::new(&protein.id, task, "", raw_text, text);
     let claim = Claim::of(&protein, of_metadata("protein_accession"));
     Ok(Claim { fact: Some(fact), test: split == "test", ..claim }.into())
 }

@@ -48,7 +48,6 @@ fn atom(text: &str, line: u64, is_hetero: bool) -> Result<Atom, Fault> {
         })
     };
     // Occupancy and B factor are missing in some files of simulation packages.
-    let or = |first, last, default: f64| columns(text, first, last).parse().unwrap_or(default);
     Ok(Atom {
         line,
         is_hetero,
@@ -57,7 +56,7 @@ fn atom(text: &str, line: u64, is_hetero: bool) -> Result<Atom, Fault> {
         chain: columns(text, 22, 22).into(),
         number: columns(text, 23, 27).into(),
         at_ang: [number("x", 31, 38)?, number("y", 39, 46)?, number("z", 47, 54)?],
-        occupancy: or(55, 60, 1.0),
-        b_factor: or(61, 66, 0.0),
+        occupancy: columns(text, 55, 60).parse().unwrap_or(1.0),
+        b_factor: columns(text, 61, 66).parse().ok(),
     })
 }

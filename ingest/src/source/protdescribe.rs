@@ -46,7 +46,7 @@ fn parse(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
             parsed.dropped.push((fault, cell.to_owned()));
             continue;
         }
-        let fact = Fact { evidence: clean::evidence(raw), ..Fact::new(&protein.id, task, "", raw, text) };
+        let fact = Fact::new(&protein.id, task, "", raw, text);
         parsed.claims.push(Claim { fact: Some(fact), ..Claim::of(&protein, row.get("EntryName").trim()) });
     }
     if parsed.claims.is_empty() {

@@ -26,7 +26,7 @@ struct Turn {
 
 /// Reads one file.
 pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
-    if input.head().trim_ascii_start().starts_with(b"{") {
+    if input.begins_with(b"{") {
         return sink.lines(Lines::new(input), |text| parse(context, text));
     }
     sink.elements(input, |text| parse(context, text))
@@ -57,10 +57,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
             parsed.dropped.push((fault, answered.value.clone()));
             continue;
         }
-        let fact = Fact {
-            evidence: clean::evidence(&answered.value),
-            ..Fact::new(&protein.id, "qa", &question, &answered.value, text)
-        };
+        let fact = Fact::new(&protein.id, "qa", &question, &answered.value, text);
         parsed.claims.push(Claim { fact: Some(fact), ..Claim::of(&protein, record.id.trim()) });
     }
     match first_fault {

@@ -83,7 +83,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
             parsed.dropped.push((fault, raw.to_owned()));
             continue;
         }
-        let fact = Fact { evidence: clean::evidence(raw), ..Fact::new(&protein.id, task, "", raw, clean) };
+        let fact = Fact::new(&protein.id, task, "", raw, clean);
         parsed.claims.push(Claim { fact: Some(fact), ..Claim::of(&protein, &accession) });
     }
     if parsed.claims.is_empty() {

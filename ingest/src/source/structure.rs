@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::Error;
 use crate::claim::{Chain, Claim, Plddt};
+use crate::config::Kind;
 use crate::reader::{Input, Lines};
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, chain_of, mmcif, pdb};
@@ -31,7 +32,7 @@ pub(crate) struct Atom {
     /// Å.
     pub(crate) at_ang: [f64; 3],
     pub(crate) occupancy: f64,
-    pub(crate) b_factor: f64,
+    pub(crate) b_factor: Option<f64>,
 }
 
 /// What a file holds.
@@ -101,7 +102,7 @@ impl Structure {
         if better {
             residue.atoms[slot] = Some((atom.at_ang, atom.occupancy));
             if slot == 1 {
-                residue.b_factor = Some(atom.b_factor);
+                residue.b_factor = atom.b_factor;
             }
         }
     }
@@ -203,20 +204,15 @@ fn is_nucleotide(name: &str) -> bool {
     )
 }
 
-/// Reads one file: every chain is a record. Experimental structures need no option; `predicted` says what to take.
-pub(crate) fn read(
-    context: &Context,
-    input: Input<'_>,
-    predicted: bool,
-    sink: &mut Sink,
-) -> Result<(), Error> {
+/// Reads one file: every chain is a record.
+pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Result<(), Error> {
     let path = input.path().to_owned();
-    let is_mmcif = input.head().trim_ascii_start().starts_with(b"data_");
+    let is_mmcif = input.begins_with(b"data_");
     let mut lines = Lines::new(input);
     let structure = if is_mmcif { mmcif::read(&mut lines)? } else { pdb::read(&mut lines)? };
     if let Some((line, fault)) = structure.fault {
         // One atom that cannot be read makes the chain a guess, so the file is refused as one record.
-        return sink.put(line, &format!("{}: {}", path.display(), fault.detail), Err(fault));
+        return sink.put(line, &fault.detail.clone(), Err(fault));
     }
     if structure.chains.is_empty() {
         return Err(Error::Format {
@@ -228,12 +224,12 @@ pub(crate) fn read(
     }
     let n = structure.chains.iter().filter(|chain| !chain.is_nucleic).count();
     for chain in &structure.chains {
-        let parsed = if predicted {
+        let parsed = if context.source.kind == Kind::Predicted {
             confidence(context, &accession(&path, chain, n), chain)
         } else {
             backbone(context, &name(&path, structure.id.as_deref(), chain), chain)
         };
-        sink.put(chain.line, &format!("chain {:?} of {}", chain.name, path.display()), parsed)?;
+        sink.put(chain.line, &format!("chain {:?}", chain.name), parsed)?;
     }
     Ok(())
 }
@@ -298,7 +294,9 @@ fn confidence(context: &Context, accession: &str, chain: &Polymer) -> Result<Par
     let protein = residues(context, chain)?;
     let mut plddt = Vec::with_capacity(chain.residues.len());
     for residue in &chain.residues {
-        let missing = || Fault::new(Reason::MissingValue, format!("residue {} has no CA", residue.number));
+        let missing = || {
+            Fault::new(Reason::MissingValue, format!("residue {} has no CA or no B factor", residue.number))
+        };
         plddt.push(residue.b_factor.ok_or_else(missing)?);
     }
     let largest = plddt.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -82,6 +82,9 @@ fn mmcif_tells_the_same() {
     let context = test_context(Kind::Predicted);
     let claim = confidence(&context, "x", &read.chains[0]).unwrap().claims.remove(0);
     assert_eq!(claim.plddt.unwrap().plddt, [50.0, 75.0, 100.0], "the scale 0-1 of ESMFold");
+    let unknown = structure(&CIF.replace("0.75", "?"), true);
+    let fault = confidence(&context, "x", &unknown.chains[0]).unwrap_err();
+    assert_eq!(fault.reason, Reason::MissingValue, "an unknown confidence is not 0");
     let bad = structure(&CIF.replace("4.0 2.0", "x 2.0"), true);
     assert_eq!(bad.fault.unwrap().1.reason, Reason::BadCoordinates);
     let cut = structure(&CIF[..CIF.find("3.0 0.75").unwrap()], true);

@@ -139,8 +139,7 @@ impl<'a> Statements<'a> {
             self.parsed.dropped.push((fault, raw.to_owned()));
             return;
         }
-        let fact =
-            Fact { evidence: clean::evidence(raw), ..Fact::new(&self.protein.id, task, "", raw, text) };
+        let fact = Fact::new(&self.protein.id, task, "", raw, text);
         self.parsed.claims.push(Claim { fact: Some(fact), ..Claim::of(&self.protein, &self.primary) });
     }
 

@@ -22,7 +22,7 @@ impl Couple {
     fn next(lines: &mut Lines<'_>) -> Result<Option<Self>, Error> {
         let Some(Line { number: line, text, fault }) = lines.next()? else { return Ok(None) };
         let accession = text.trim().to_owned();
-        let (value, second) = match lines.next()? {
+        let (value, second) = match lines.any()? {
             Some(value) => (value.text, value.fault),
             None => (String::new(), Some(Fault::new(Reason::Malformed, "the file ends after the accession"))),
         };
@@ -79,10 +79,7 @@ fn parse(context: &Context, sequence: &Couple, text: &Couple) -> Result<Parsed, 
     let protein = context.protein(&sequence.value)?;
     let clean = clean::without_codes(&text.value);
     clean::worth_keeping(&clean)?;
-    let fact = Fact {
-        evidence: clean::evidence(&text.value),
-        ..Fact::new(&protein.id, "general", "", text.value.trim(), clean)
-    };
+    let fact = Fact::new(&protein.id, "general", "", text.value.trim(), clean);
     Ok(Claim { fact: Some(fact), ..Claim::of(&protein, &sequence.accession) }.into())
 }
 
@@ -120,5 +117,20 @@ mod tests {
         assert_eq!(account[0], (5, 2, want.clone()));
         want.insert(Reason::MissingValue, 1);
         assert_eq!(account[1], (6, 2, want));
+    }
+
+    #[test]
+    fn an_empty_value_does_not_shift_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("s.txt"), "X1\nMKTAYIAK\nX2\nMKTAYW\n").unwrap();
+        fs_err::write(folder.path().join("t.txt"), "X1\n\nX2\nBinds iron.\n").unwrap();
+        let lines =
+            |name: &str| Lines::new(Input::open(&folder.path().join(name), ProgressBar::hidden()).unwrap());
+        let mut texts = lines("t.txt");
+        let first = Couple::next(&mut texts).unwrap().unwrap();
+        assert_eq!((first.accession.as_str(), first.value.as_str()), ("X1", ""));
+        let second = Couple::next(&mut texts).unwrap().unwrap();
+        assert_eq!((second.accession.as_str(), second.value.as_str()), ("X2", "Binds iron."));
+        assert_eq!(Couple::next(&mut lines("s.txt")).unwrap().unwrap().value, "MKTAYIAK");
     }
 }

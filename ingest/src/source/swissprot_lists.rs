@@ -107,12 +107,7 @@ fn table_row(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
 mod tests {
     use super::*;
     use crate::config::Kind;
-    use crate::source::test_context;
-
-    fn facts(parsed: &Parsed) -> Vec<(&str, &str)> {
-        let facts = parsed.claims.iter().filter_map(|c| c.fact.as_ref());
-        facts.map(|f| (f.task.as_str(), f.text.as_str())).collect()
-    }
+    use crate::source::{facts, test_context};
 
     fn entry(header: &str) -> Entry {
         Entry { line: 1, header: header.into(), text: "MKTAYIA".into(), fault: None }

@@ -51,14 +51,15 @@ impl Entries<'_> {
                 return Ok(begin.map(|line| (line, bytes, length)));
             }
             let end = chunk.iter().position(|&b| b == b'>').map_or(chunk.len(), |at| at + 1);
-            let (piece, closed) = (chunk[..end].to_vec(), chunk[end - 1] == b'>');
-            self.input.consume(end);
+            let piece = &chunk[..end];
+            let closed = piece.ends_with(b">");
             self.line += piece.iter().filter(|&&b| b == b'\n').count() as u64;
-            tail.extend_from_slice(&piece);
+            tail.extend_from_slice(piece);
             if begin.is_some() {
-                bytes.extend_from_slice(&piece[..piece.len().min(LONGEST.saturating_sub(bytes.len()))]);
-                length += piece.len();
+                bytes.extend_from_slice(&piece[..end.min(LONGEST.saturating_sub(bytes.len()))]);
+                length += end;
             }
+            self.input.consume(end);
             if closed {
                 let tag = tail.iter().rposition(|&b| b == b'<').map_or(&[][..], |at| &tail[at..]);
                 let is_begin = tag.starts_with(BEGIN)
@@ -203,10 +204,9 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     }
     for comment in entry.all("comment") {
         let topic = comment.attribute("type").to_uppercase();
-        let topic = if topic == "PTM" { "PTM" } else { &topic };
         let text = comment_text(&entry, comment);
         if !text.is_empty() {
-            says.comment(topic, &text);
+            says.comment(&topic, &text);
         }
     }
     let keywords: Vec<String> =
