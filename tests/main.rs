@@ -14,6 +14,8 @@ mod layering;
 mod optim;
 /// Predictions of new sequences: one output for each, in their order, whatever the file holds.
 mod predict;
+/// Tables as a dataset, and what is different between two folders of them.
+mod publish;
 /// Every recipe in `recipes/` is whole.
 mod recipes;
 /// A run that is killed ends in the bytes of one that is not.

@@ -52,6 +52,45 @@ pub fn atomic_write<E: From<std::io::Error>>(
     Ok(())
 }
 
+/// Writes a folder whole or not at all: `write` fills a temporary folder beside `folder`, which then takes its place (an
+/// older `folder` is removed). For results that are more than one file.
+///
+/// # Errors
+/// What `write` or the file system says.
+pub fn atomic_folder<E: From<std::io::Error>>(
+    folder: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let Some(name) = folder.file_name() else {
+        return Err(std::io::Error::other(format!("{} is no place for a folder", folder.display())).into());
+    };
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = parent.join(format!(".{}.tmp", name.to_string_lossy()));
+    if temporary.exists() {
+        fs_err::remove_dir_all(&temporary)?;
+    }
+    fs_err::create_dir_all(&temporary)?;
+    write(&temporary)?;
+    sync(&temporary)?;
+    if folder.exists() {
+        fs_err::remove_dir_all(folder)?;
+    }
+    fs_err::rename(&temporary, folder)?;
+    Ok(fs_err::File::open(parent)?.sync_all()?)
+}
+
+fn sync(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        for file in fs_err::read_dir(path)? {
+            sync(&file?.path())?;
+        }
+    }
+    fs_err::File::open(path)?.sync_all()
+}
+
 /// SHA-256 of a file as it lies there, hexadecimal, and its size in bytes.
 ///
 /// # Errors
@@ -83,4 +122,25 @@ pub(crate) fn shared(path: &str) -> Option<std::path::PathBuf> {
         return None;
     }
     Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("model");
+        let write = |text: &'static str| move |to: &Path| fs_err::write(to.join("a"), text);
+        atomic_folder(&folder, write("old")).unwrap();
+        let failed = atomic_folder(&folder, |to| {
+            fs_err::write(to.join("a"), "new")?;
+            Err(std::io::Error::other("stop"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs_err::read_to_string(folder.join("a")).unwrap(), "old");
+        atomic_folder(&folder, write("new")).unwrap();
+        assert_eq!(fs_err::read_to_string(folder.join("a")).unwrap(), "new");
+    }
 }

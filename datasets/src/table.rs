@@ -17,6 +17,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
@@ -225,6 +226,69 @@ pub struct QuarantineRow {
     pub raw: String,
 }
 
+/// Rows of a row group: small enough to stream, large enough to compress.
+pub const ROW_GROUP: usize = 8_192;
+
+/// How tables are written: zstd, row groups of [`ROW_GROUP`], a bloom filter on the protein's id.
+///
+/// # Errors
+/// None in practice: of the compression level.
+pub fn properties() -> Result<WriterProperties, Error> {
+    let id = ColumnPath::from("protein_id");
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_column_bloom_filter_enabled(id.clone(), true)
+        .set_column_bloom_filter_max_ndv(id, ROW_GROUP as u64)
+        .set_created_by(format!("peptalk {}", env!("CARGO_PKG_VERSION")))
+        .build())
+}
+
+/// What a column of the tables means, for a card.
+pub fn describe(column: &str) -> Option<&'static str> {
+    Some(match column {
+        "protein_id" => "hash of the normalised sequence",
+        "protein_id_a" | "protein_id_b" => "hash of the sequence of one partner",
+        "sequence" => "normalised residues, N to C",
+        "sequence_a" | "sequence_b" => "residues of one partner, N to C",
+        "cluster" => "protein_id of the representative of the homology cluster",
+        "cluster_a" | "cluster_b" => "homology cluster of one partner",
+        "accessions" => "accessions and chain ids under which the sources hold the protein",
+        "accession" => "accession in the source, empty if it has none",
+        "sources" => "names of the sources that hold the protein",
+        "source" => "name of the source",
+        "split" => "part of the data",
+        "fact_id" => "hash of protein, task and text",
+        "task" => "what is stated",
+        "question" => "the question of sources that hold questions and answers, else empty",
+        "raw_text" => "the statement as the source has it",
+        "text" => "the statement after the cleaning rules",
+        "evidence" => "evidence codes",
+        "licence" => "licence of the source",
+        "chain_id" => "chain name in the source, 1abc.A",
+        "backbone_ang" => "coordinates of N, CA, C, O in Å, row-major [L, 4, 3]; NaN where there is no atom",
+        "cath" => "CATH nodes class.architecture.topology",
+        "published_split" => "part in the split that the source published, empty if it has none",
+        "id" => "id in the source",
+        "q8" => "secondary structure, one letter of HGIEBSTC per residue, ? where unknown",
+        "q3" => "secondary structure, one letter of HEC per residue, ? where unknown",
+        "mask" => "1 where the residue counts in the benchmark",
+        "term" => "GO term",
+        "aspect" => "F (function), P (process) or C (component)",
+        "label" => "whether the two proteins interact",
+        "modes" => "how they interact",
+        "wild_type" => "residue of the wild type at the position",
+        "position" => "1-based position in the sequence",
+        "mutant" => "residue of the mutant",
+        "ddg_kcal" => "ΔG_mutant − ΔG_wild-type of folding, kcal/mol, positive = destabilising",
+        "n_measured" => "measurements that were averaged",
+        "structure" => "structure or domain that the source names",
+        "mean_plddt" => "mean pLDDT, 0–100",
+        "plddt" => "pLDDT of every residue, 0–100; empty where the source has only the mean",
+        _ => return None,
+    })
+}
+
 /// A row type that has a table.
 pub trait Rows: Serialize + DeserializeOwned + Sized {
     /// File stem of the table: `proteins` for `proteins.parquet`.
@@ -258,14 +322,9 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
     fn write(tables: &Path, rows: &[Self]) -> Result<(), Error> {
         let path = Self::path(tables);
         crate::atomic_write(&path, |file| {
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-                .set_max_row_group_row_count(Some(8_192))
-                .set_created_by(format!("peptalk {}", env!("CARGO_PKG_VERSION")))
-                .build();
             let schema = Arc::new(arrow::datatypes::Schema::new(Self::fields()?));
-            let mut writer = ArrowWriter::try_new(file, schema, Some(properties))?;
-            for chunk in rows.chunks(8_192) {
+            let mut writer = ArrowWriter::try_new(file, schema, Some(properties()?))?;
+            for chunk in rows.chunks(ROW_GROUP) {
                 writer.write(&Self::to_batch(chunk)?)?;
             }
             writer.close()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::ledger::FileCounts;
-use crate::publish::Manifest;
+use crate::manifest::Manifest;
 use crate::reason::Reason;
 
 impl Manifest {

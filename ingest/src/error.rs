@@ -121,6 +121,12 @@ pub enum Error {
     /// Rows that do not fit their columns.
     #[error(transparent)]
     Rows(#[from] serde_arrow::Error),
+    /// Columns that are put together.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// Files of tables.
+    #[error(transparent)]
+    Parquet(#[from] parquet::errors::ParquetError),
     /// The manifest or the audit.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

@@ -12,12 +12,14 @@ mod claim;
 mod clean;
 mod config;
 mod dedup;
+pub mod diff;
 mod error;
 mod fasta;
 mod homology;
 mod json;
 mod ledger;
-mod publish;
+mod manifest;
+pub mod publish;
 mod reader;
 mod reason;
 mod source;
@@ -37,7 +39,7 @@ use datasets::table::{
 };
 pub use error::Error;
 pub use ledger::FileCounts;
-pub use publish::Manifest;
+pub use manifest::Manifest;
 pub use reason::Reason;
 use work::Work;
 
@@ -81,14 +83,14 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "split and audited");
 
     let (mut files, quarantine) = ledger.close(config, &relations.claimed);
-    publish::fingerprint(&mut files, data)?;
+    manifest::fingerprint(&mut files, data)?;
     let tables = work.tables();
     let manifest = write(recipe, &tables, relations, &proteins, &quarantine, files)?;
     if let Some(text) = ontology {
         datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;
     }
-    publish::write_json(&tables.join("audit.json"), &audit)?;
-    publish::write_json(&tables.join("manifest.json"), &manifest)?;
+    manifest::write_json(&tables.join("audit.json"), &audit)?;
+    manifest::write_json(&tables.join("manifest.json"), &manifest)?;
     let account = manifest.account();
     datasets::atomic_write(&tables.join("account.md"), |f| std::io::Write::write_all(f, account.as_bytes()))?;
     audit.pass()?;
