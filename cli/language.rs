@@ -117,9 +117,9 @@ pub(crate) fn export(
     };
     let policy = Policy::load(&folder)?;
     let mut change = None;
-    train::checkpoint::atomic_folder(out, |folder| {
+    datasets::atomic_folder(out, |folder| {
         change = Some(eval::llm::export(&policy, &about, folder)?);
-        Ok(())
+        anyhow::Ok(())
     })?;
     let change = change.context("nothing was merged")?;
     println!("merging changed logits by {:.1e} at most, {:.1e} on average", change.largest, change.mean);

@@ -11,7 +11,7 @@ use train::config;
 const QUICKSTART: &str = include_str!("../recipes/quickstart.toml");
 
 /// Sections whose work draws random numbers: they take the recipe's seed unless they name their own.
-const SEEDED: &[&str] = &["world", "ss", "contact", "encoder", "ssl", "sft", "grpo"];
+const SEEDED: &[&str] = &["world", "ss", "contact", "encoder", "ssl", "align", "sft", "grpo"];
 
 /// A whole run. The sections stand in the order in which they are run; a section that is absent is not run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ pub(crate) struct Recipe {
     pub(crate) ssl: Option<train::ssl::Config>,
     /// Adapter and bridge by questions and answers.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) align: Option<train::align::Config>,
     pub(crate) sft: Option<train::sft::Config>,
     /// The same by rewards.
     #[serde(skip_serializing_if = "Option::is_none")]

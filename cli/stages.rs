@@ -23,6 +23,8 @@ pub(crate) enum Training {
     Contact,
     /// Tokenizer and base language model by next tokens
     Ssl,
+    /// Bridge by the words of answers
+    Align,
     /// Adapter and bridge by questions and answers
     Sft,
     /// The same by rewards
@@ -45,9 +47,14 @@ impl Training {
             Self::Contact => seat.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
             Self::Encoder => seat.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),
             Self::Ssl => seat.stage("ssl", recipe.ssl.as_ref(), train::ssl::run, |_| vec![]),
+            Self::Align => seat.stage("align", recipe.align.as_ref(), train::align::run, |align| {
+                let encoder = align.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
+                [("base".to_owned(), &align.base)].into_iter().chain(encoder).collect()
+            }),
             Self::Sft => seat.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| {
                 let encoder = sft.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
-                [("base".to_owned(), &sft.base)].into_iter().chain(encoder).collect()
+                let bridge = sft.bridge.iter().map(|folder| ("bridge".to_owned(), folder));
+                [("base".to_owned(), &sft.base)].into_iter().chain(encoder).chain(bridge).collect()
             }),
             Self::Grpo => seat.stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| {
                 vec![("policy".to_owned(), &grpo.policy)]
@@ -117,6 +124,28 @@ pub(crate) fn ingest(config: &ingest::Config, data: &Path, out: &Path) -> Result
     let manifest = ingest::run(config, data, out)?;
     print!("{}", manifest.account());
     println!("\ntables: {}", out.display());
+    Ok(())
+}
+
+/// `peptalk data publish`.
+pub(crate) fn publish(tables: &Path, out: &Path, name: Option<&str>, rows: usize) -> Result<()> {
+    ensure!(
+        !out.exists() || out.join("croissant.json").exists() || out.read_dir()?.next().is_none(),
+        "{} holds files, but no dataset; it would be replaced\nhint: give a new folder as --out",
+        out.display()
+    );
+    let of_folder =
+        || out.file_name().map_or_else(|| "proteins".into(), |name| name.to_string_lossy().into_owned());
+    ingest::publish::publish(tables, out, &name.map_or_else(of_folder, str::to_owned), rows)?;
+    println!("dataset: {}", out.display());
+    Ok(())
+}
+
+/// `peptalk data diff`.
+pub(crate) fn diff(a: &Path, b: &Path) -> Result<()> {
+    let diff = ingest::diff::Diff::of(a, b)?;
+    print!("{}", diff.text());
+    ensure!(diff.same_rows(), "the tables differ");
     Ok(())
 }
 

@@ -181,38 +181,6 @@ pub fn save_tensors(path: &Path, tensors: &Tensors) -> Result<()> {
     candle_core::safetensors::save(&tensors, path).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Writes a finished folder whole or not at all: `write` fills a temporary folder beside `folder`, which then takes its
-/// place (an older `folder` is removed). For `RUN/model/` and other results that are more than one file.
-///
-/// # Errors
-/// What `write` says, and I/O errors.
-pub fn atomic_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
-        bail!("{} is no place for a folder", folder.display())
-    };
-    let temporary = parent.join(format!(".{}.tmp", name.to_string_lossy()));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary)?;
-    }
-    fs::create_dir_all(&temporary)?;
-    write(&temporary)?;
-    sync(&temporary)?;
-    if folder.exists() {
-        fs::remove_dir_all(folder)?;
-    }
-    fs::rename(&temporary, folder)?;
-    Ok(fs::File::open(parent)?.sync_all()?)
-}
-
-fn sync(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        for file in fs::read_dir(path)? {
-            sync(&file?.path())?;
-        }
-    }
-    Ok(fs::File::open(path)?.sync_all()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,21 +240,5 @@ mod tests {
         fs::write(folder.join("model.safetensors"), "half").unwrap();
         let error = format!("{:#}", Checkpoint::latest(run.path()).unwrap_err());
         assert!(error.contains("checkpoint-1") && error.contains("model.safetensors"), "{error}");
-    }
-
-    #[test]
-    fn a_folder_appears_whole_or_not_at_all() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("model");
-        let write = |text: &'static str| move |to: &Path| Ok(fs::write(to.join("a"), text)?);
-        atomic_folder(&folder, write("old")).unwrap();
-        let failed = atomic_folder(&folder, |to| {
-            fs::write(to.join("a"), "new")?;
-            bail!("stop")
-        });
-        assert!(failed.is_err());
-        assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "old");
-        atomic_folder(&folder, write("new")).unwrap();
-        assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "new");
     }
 }

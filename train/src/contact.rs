@@ -12,7 +12,7 @@ use models::fold::{ContactClassifier, ContactConfig};
 use models::{Tape, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::checkpoint::Checkpoint;
 use crate::ema::Ema;
 use crate::guard::Guard;
 use crate::loss;
@@ -140,7 +140,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
                 let (_, precision) =
                     items.first().context("contact: no validation chain has a contact to find")?;
                 if at.validated(*precision) {
-                    atomic_folder(&out.join("model"), |folder| Ok(model.save(folder)?))?;
+                    datasets::atomic_folder(&out.join("model"), |folder| {
+                        model.save(folder).map_err(anyhow::Error::from)
+                    })?;
                 }
                 Ok(items)
             })?;

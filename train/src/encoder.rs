@@ -16,7 +16,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::checkpoint::Checkpoint;
 use crate::guard::Guard;
 use crate::optim::OptimConfig;
 use crate::progress::refuse_leaks;
@@ -155,7 +155,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         log.advance(step);
     }
     log.finish()?;
-    atomic_folder(&out.join("model"), |folder| Ok(model.save(folder)?)).context("saving the encoder")
+    datasets::atomic_folder(&out.join("model"), |folder| model.save(folder).context("saving the encoder"))
 }
 
 /// Token ids of the proteins of the train split, and of those of held-out clusters.

@@ -17,7 +17,7 @@ use models::{Gradients, Tape};
 use rewards::Reward;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::checkpoint::Checkpoint;
 use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig};
 use crate::loss::llm::{Completions, PolicyLoss, PolicyStats, Window};
@@ -194,7 +194,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     log.finish()?;
     let [sft, grpo] = [&reference, &policy].map(|policy| test.rewards(config, policy));
     test.save(config.seed, &sft?, &grpo?, &out.join("test.json"))?;
-    atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
+    datasets::atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
 }
 
 /// Gradients, loss and statistics of one mini-batch of the buffer.

@@ -1,6 +1,7 @@
 //! The training loops, one file each, and what they share: optimiser, schedule, guard, log, checkpoints, config.
 
 pub mod advantage;
+pub mod align;
 pub mod checkpoint;
 pub mod config;
 pub mod contact;

@@ -12,10 +12,10 @@ use models::{Tape, view};
 
 use crate::llm::tests::{data, tables};
 use crate::llm::{Corpus, truth};
-use crate::loss::llm::{LossType, PolicyLoss, TokenLoss};
+use crate::loss::llm::{Average, LossType, PolicyLoss, TokenLoss};
 use crate::optim::{GroupConfig, OptimConfig};
 use crate::schedule::{ScheduleConfig, ScheduleKind};
-use crate::{encoder, grpo, sft, ssl};
+use crate::{align, encoder, grpo, sft, ssl};
 
 const TASKS: [&str; 3] = ["go", "ppi", "plddt"];
 
@@ -91,6 +91,7 @@ fn sft_config(steps: u64) -> sft::Config {
         accumulation: 2,
         pack_tokens: None,
         loss: TokenLoss::Nll,
+        average: Average::Token,
         eval_per_task: 2,
         eval_answers: 0,
         eval_every: 2,
@@ -98,7 +99,6 @@ fn sft_config(steps: u64) -> sft::Config {
         max_bad_steps: 2,
         embeddings: None,
         data: data(&TASKS),
-        alignment: Some(sft::Alignment { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 }),
         protein: ProteinConfig::Encoder {
             folder: "../encoder/model".into(),
             n_queries: 2,
@@ -113,7 +113,25 @@ fn sft_config(steps: u64) -> sft::Config {
             lora_alpha: 16.0,
             ..LoraConfig::default()
         },
+        bridge: None,
+        first: Some(sft::First { steps: 1, tasks: vec!["go".to_owned()], share: 0.7 }),
         optim: optim(1e-2, &["base_model.*", "pool.*|proj.*|boundary.*"]),
+    }
+}
+
+fn align_config(steps: u64) -> align::Config {
+    align::Config {
+        seed: 3,
+        base: "../ssl/model".into(),
+        steps,
+        batch_size: 12,
+        eval_per_task: 4,
+        eval_every: steps,
+        save_every: 1,
+        max_bad_steps: 3,
+        data: data(&["go"]),
+        protein: sft_config(1).protein,
+        optim: optim(1e-2, &["*"]),
     }
 }
 
@@ -242,7 +260,7 @@ fn logged(folder: &Path, name: &str) -> Vec<f64> {
 
 fn plddt_only(steps: u64) -> sft::Config {
     let mut config = sft_config(steps);
-    config.alignment = None;
+    config.first = None;
     (config.data.tasks, config.eval_every, config.save_every) = (vec!["plddt".to_owned()], steps, steps);
     config
 }
@@ -270,18 +288,57 @@ fn a_model_that_does_not_end_turns_is_refused_unless_allowed() {
 }
 
 #[test]
-fn the_first_steps_ask_the_tasks_of_the_alignment() {
+fn a_bridge_learns_the_words_of_the_answers_and_sft_begins_with_it() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
-    let first = |task: &str| Some(sft::Alignment { steps: 1, tasks: vec![task.to_owned()], share: 1.0 });
-    let losses = |name: &str, alignment: Option<sft::Alignment>| {
-        let config = sft::Config { alignment, ..sft_config(2) };
+    let run =
+        |name: &str, config: &align::Config, resume| align::run(config, &tables, &dir.join(name), resume);
+    run("aligned", &align_config(60), false).unwrap();
+    let losses = logged(&dir.join("aligned"), "loss");
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (early, late) = (mean(&losses[..5]), mean(&losses[55..]));
+    assert!(late < 0.3 * early, "{early} → {late}");
+    let valid = logged(&dir.join("aligned"), "valid/loss");
+    assert!(valid[1] < 0.3 * valid[0], "proteins that it has not seen: {valid:?}");
+
+    let with = sft::Config { bridge: Some("../aligned/model".into()), ..sft_config(1) };
+    let first_loss = |name: &str, config: &sft::Config| {
+        sft::run(config, &tables, &dir.join(name), false).unwrap();
+        logged(&dir.join(name), "loss")[0]
+    };
+    assert_ne!(first_loss("sft-bridge", &with), first_loss("sft-fresh", &sft_config(1)));
+    let ProteinConfig::Encoder { ref folder, mean, site, n_heads, hidden_size, .. } = with.protein else {
+        unreachable!("the tests' bridge pools")
+    };
+    let protein =
+        ProteinConfig::Encoder { folder: folder.clone(), n_queries: 3, mean, site, n_heads, hidden_size };
+    let other = sft::Config { protein, ..with.clone() };
+    let error = format!("{:#}", sft::run(&other, &tables, &dir.join("sft-other"), false).unwrap_err());
+    assert!(error.contains("n_queries: 2") && error.contains("hint: the same `protein`"), "{error}");
+
+    for (task, batch_size, cure) in [
+        ("disease", 8, "hint: take it out of `tasks`"),
+        ("ppi", 8, "hint: leave other tasks out of align.data.tasks"),
+        ("go", 1, "batch_size 2 or more"),
+    ] {
+        let config = align::Config { data: data(&[task]), batch_size, ..align_config(1) };
+        let error = format!("{:#}", run("misaligned", &config, false).unwrap_err());
+        assert!(error.contains(cure), "{error}");
+    }
+}
+
+#[test]
+fn the_first_steps_ask_the_first_tasks() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let first = |task: &str| Some(sft::First { steps: 1, tasks: vec![task.to_owned()], share: 1.0 });
+    let losses = |name: &str, first: Option<sft::First>| {
+        let config = sft::Config { first, ..sft_config(2) };
         sft::run(&config, &tables, &dir.join(name), false).unwrap();
         logged(&dir.join(name), "loss")
     };
     let [mixed, go, ppi] =
         [losses("mixed", None), losses("go-first", first("go")), losses("ppi-first", first("ppi"))];
     assert!(mixed[0] != go[0] && go[0] != ppi[0] && mixed[0] != ppi[0], "{mixed:?} {go:?} {ppi:?}");
-    let config = sft::Config { alignment: first("disease"), ..sft_config(2) };
+    let config = sft::Config { first: first("disease"), ..sft_config(2) };
     let error = sft::run(&config, &tables, &dir.join("unknown-first"), false).unwrap_err().to_string();
     assert!(error.contains("hint: name tasks of sft.data"), "{error}");
 }
@@ -378,6 +435,23 @@ fn one_batch_is_learnt_by_heart() {
     assert!(loss.iter().zip(&perplexity).all(|(l, p)| (l.exp() - p).abs() < 1e-9 * p));
     let exact = logged(&out, "valid/exact/plddt");
     assert!(exact[0] == 0.0 && exact[1] > 0.0 && exact[1] <= 1.0, "{exact:?}");
+}
+
+#[test]
+fn answers_in_words_are_compared_with_the_true_ones() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let out = dir.join("sft-words");
+    let mut config = plddt_only(2);
+    config.data.tasks = vec!["function".to_owned()];
+    config.eval_answers = 4;
+    sft::run(&config, &tables, &out, false).unwrap();
+    let [rouge, bleu, exact] =
+        ["rouge_l", "bleu", "exact"].map(|what| logged(&out, &format!("valid/{what}/function")));
+    assert_eq!([rouge.len(), bleu.len(), exact.len()], [2; 3]);
+    assert!(rouge.iter().zip(&exact).all(|(rouge, exact)| exact <= rouge && *rouge <= 1.0), "{rouge:?}");
+    assert!(bleu.iter().all(|bleu| (0.0..=100.0).contains(bleu)), "{bleu:?}");
+    // Answers that are no words have no such measures.
+    assert!(logged(&dir.join("sft"), "valid/bleu/go").is_empty());
 }
 
 #[test]

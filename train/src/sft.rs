@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use datasets::llm::{Example, Row, audit, best_fit_decreasing};
+use datasets::llm::{Example, Row, Truth, audit, best_fit_decreasing};
 use models::llm::LoraConfig;
 use models::{Gradients, Tape};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::checkpoint::Checkpoint;
 use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
-use crate::loss::llm::TokenLoss;
+use crate::loss::llm::{Average, TokenLoss};
 use crate::memory::{self, Memory};
 use crate::optim::OptimConfig;
 use crate::run_log::RunLog;
 use eval::llm::{Policy, ProteinConfig};
+use eval::metric::overlap;
 
 /// Examples whose loss tokens are printed before the first step.
 const AUDITED: usize = 4;
@@ -46,9 +47,12 @@ pub struct Config {
     /// What is minimised: `nll` or `dft`.
     #[serde(default)]
     pub loss: TokenLoss,
+    /// Over what it is averaged: `token` or `answer`.
+    #[serde(default)]
+    pub average: Average,
     /// Questions of each task of the valid part on which the loss is measured.
     pub eval_per_task: usize,
-    /// How many of them are also answered, to count the answers that are the true one, letter by letter.
+    /// How many of them are also answered: how often letter by letter as it is true; for texts BLEU and ROUGE-L, too.
     #[serde(default)]
     pub eval_answers: usize,
     /// Steps between measurements.
@@ -64,20 +68,23 @@ pub struct Config {
     pub data: DataConfig,
     /// Questions of the first steps; without it, they are those of all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alignment: Option<Alignment>,
+    pub first: Option<First>,
     /// How proteins enter.
     pub protein: ProteinConfig,
+    /// A bridge to begin with, of the same sizes: the folder that `peptalk train align` leaves, relative to this stage's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<PathBuf>,
     /// The adapter.
     pub lora: LoraConfig,
     /// How it is trained.
     pub optim: OptimConfig,
 }
 
-/// The first steps ask what proteins are, before all tasks are asked side by side: a bridge that is to serve all of them
-/// from the start learns to find nothing (docs/lab-log.md). The same order as in LLaVA (arXiv 2304.08485).
+/// Tasks that are asked before all are asked side by side: what needs two proteins compared is learnt late, or never among
+/// tasks that pay sooner (docs/lab-log.md).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Alignment {
+pub struct First {
     /// How many of the stage's steps.
     pub steps: u64,
     /// Some of the tasks of `data`.
@@ -86,13 +93,13 @@ pub struct Alignment {
     pub share: f64,
 }
 
-impl Alignment {
+impl First {
     fn questions<'a>(&'a self, corpus: &'a Corpus, seed: u64) -> Result<(&'a Self, Questions<'a>)> {
-        ensure!((0.0..=1.0).contains(&self.share), "sft: alignment.share is a number from 0 to 1");
-        let questions = corpus.questions_of(&self.tasks, seed, "sft/alignment");
+        ensure!((0.0..=1.0).contains(&self.share), "sft: first.share is a number from 0 to 1");
+        let questions = corpus.questions_of(&self.tasks, seed, "sft/first");
         ensure!(
             !questions.is_empty(),
-            "sft: no training record of the alignment tasks {:?}\nhint: name tasks of sft.data",
+            "sft: no training record of the first tasks {:?}\nhint: name tasks of sft.data",
             self.tasks
         );
         Ok((self, questions))
@@ -115,13 +122,15 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let corpus = Corpus::read(tables, &config.data)?;
     let questions = corpus.questions(config.seed, "sft/questions");
-    let alignment = config.alignment.as_ref().map(|alignment| alignment.questions(&corpus, config.seed));
-    let alignment = alignment.transpose()?;
+    let first = config.first.as_ref().map(|first| first.questions(&corpus, config.seed)).transpose()?;
     if !config.allow_base {
         eval::llm::refuse_base(&eval::hub::locate(out, &config.base)?.path)?;
     }
     let mut policy = Policy::new(out, &config.base, &config.protein, &config.lora, config.seed)?;
     config.data.check_lengths(&policy)?;
+    if let Some(bridge) = &config.bridge {
+        policy.assign_bridge(&out.join(bridge))?;
+    }
     if let Some(embeddings) = &config.embeddings {
         policy.keep_embeddings(out, embeddings)?;
     }
@@ -143,7 +152,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     loop {
         if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
             let mut items = held_out_losses(config, &policy, &held_out)?;
-            items.extend(exact_matches(config, &policy, &held_out)?);
+            items.extend(answers(config, &policy, &held_out)?);
             log.write(step, &items)?;
         }
         if step > 0 && (step % config.save_every == 0 || step == config.steps) {
@@ -159,8 +168,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let per_step = (config.batch_size * config.accumulation) as u64;
         let rows = (step * per_step..(step + 1) * per_step)
             .map(|at| {
-                let asked = match &alignment {
-                    Some((alignment, first)) if alignment.asks(config.seed, step, at) => first,
+                let asked = match &first {
+                    Some((first, questions)) if first.asks(config.seed, step, at) => questions,
                     _ => &questions,
                 };
                 policy.encode(&asked.get(at, policy.path()))
@@ -184,12 +193,13 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         log.advance(step);
     }
     log.finish()?;
-    atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
+    datasets::atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
 }
 
-/// Gradients and loss of one step, token-mean over all its micro-batches.
+/// Gradients and loss of one step, the mean over all its micro-batches.
 fn gradients(config: &Config, policy: &Policy, rows: &[Row], step: u64) -> Result<(Gradients, f64)> {
     let n_tokens = rows.iter().map(|row| row.ids.len() - row.n_prompt).sum();
+    let n_answers = rows.len();
     let (mut sum, mut loss) = (None::<Gradients>, 0.0);
     for (micro, rows) in micro_batches(config, rows).into_iter().enumerate() {
         let seed = config.seed;
@@ -199,7 +209,13 @@ fn gradients(config: &Config, policy: &Policy, rows: &[Row], step: u64) -> Resul
             Some(_) => policy.score_packed(&tape, &rows, 1.0)?,
             None => policy.score(&tape, &rows, 1.0)?,
         };
-        let value = config.loss.mean(&tape, &scores.logprobs, n_tokens)?;
+        let value = match config.average {
+            Average::Token => config.loss.mean(&tape, &scores.logprobs, n_tokens)?,
+            Average::Answer => {
+                let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len() - row.n_prompt).collect();
+                config.loss.mean_of_answers(&tape, &scores.logprobs, &lengths, n_answers)?
+            }
+        };
         loss += f64::from(value.value().to_scalar::<f32>()?);
         let gradients = tape.backward(&value)?;
         match &mut sum {
@@ -246,8 +262,9 @@ fn micro_batches(config: &Config, rows: &[Row]) -> Vec<Vec<Row>> {
     lines.map(|line| line.into_iter().map(|at| rows[at].clone()).collect()).collect()
 }
 
-/// Share of the first questions of each task whose most probable answer is the true one.
-fn exact_matches(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec<(String, f64)>> {
+/// Of the first questions of each task: the share whose most probable answer is the true one and, where answers are words,
+/// how much of their text it repeats.
+fn answers(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec<(String, f64)>> {
     let mut tasks: BTreeMap<&str, Vec<&Example>> = BTreeMap::new();
     for example in examples {
         let own = tasks.entry(&example.task).or_default();
@@ -260,12 +277,18 @@ fn exact_matches(config: &Config, policy: &Policy, examples: &[Example]) -> Resu
         let rows = examples.iter().map(|e| policy.encode(e)).collect::<Result<Vec<Row>>>()?;
         let longest = rows.iter().map(|row| row.ids.len() - row.n_prompt).max().unwrap_or(0);
         let prompts: Vec<Row> = rows.iter().map(Row::prompt).collect();
-        let answers = policy.answer(&prompts, longest)?;
-        let mut exact = 0;
-        for (answer, example) in answers.iter().zip(&examples) {
-            exact += usize::from(answer.stopped && policy.decode(&answer.tokens)? == example.answer);
+        let said = policy.answer(&prompts, longest)?;
+        let texts = said.iter().map(|said| policy.decode(&said.tokens)).collect::<Result<Vec<String>>>()?;
+        let pairs = || texts.iter().map(String::as_str).zip(examples.iter().map(|e| e.answer.as_str()));
+        let n = examples.len() as f64;
+        let exact = said.iter().zip(pairs()).filter(|(said, (text, truth))| said.stopped && text == truth);
+        items.push((format!("valid/exact/{task}"), exact.count() as f64 / n));
+        if examples.iter().all(|e| matches!(e.truth, Truth::Text(_))) {
+            let (said, true_ones): (Vec<&str>, Vec<&str>) = pairs().unzip();
+            items.push((format!("valid/bleu/{task}"), overlap::bleu(&said, &true_ones)));
+            let rouge = pairs().map(|(text, truth)| overlap::rouge_l(text, truth)).sum::<f64>();
+            items.push((format!("valid/rouge_l/{task}"), rouge / n));
         }
-        items.push((format!("valid/exact/{task}"), exact as f64 / examples.len() as f64));
     }
     Ok(items)
 }

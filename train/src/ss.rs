@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use eval::ss::{Decoder, FrozenEncoder, Priors, Q3, Q8, SsModel, score};
 
-use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::checkpoint::Checkpoint;
 use crate::ema::Ema;
 use crate::guard::Guard;
 use crate::loss;
@@ -203,7 +203,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
                     }
                 });
                 if better {
-                    atomic_folder(&out.join("model"), |folder| {
+                    datasets::atomic_folder(&out.join("model"), |folder| {
                         model.save(folder)?;
                         priors.save(folder)
                     })?;

@@ -14,7 +14,7 @@ use models::{Tape, Weights};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, atomic_folder};
+use crate::checkpoint::Checkpoint;
 use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
 use crate::loss::llm::TokenLoss;
@@ -166,14 +166,15 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         log.advance(step);
     }
     log.finish()?;
-    atomic_folder(&out.join("model"), |folder| {
+    datasets::atomic_folder(&out.join("model"), |folder| {
         model.save(folder)?;
         tokenizer.save(folder, CHATML)?;
         let eos = model.config().eos_token_ids.clone();
         let generation = serde_json::json!({
             "eos_token_id": eos, "pad_token_id": eos.last(), "do_sample": true, "temperature": 1.0,
         });
-        Ok(fs_err::write(folder.join("generation_config.json"), format!("{generation:#}\n"))?)
+        fs_err::write(folder.join("generation_config.json"), format!("{generation:#}\n"))?;
+        anyhow::Ok(())
     })
     .context("saving the base model")
 }

@@ -11,6 +11,7 @@ pub mod classification;
 pub mod contact;
 pub mod correlation;
 pub mod go;
+pub mod overlap;
 pub mod ranking;
 pub mod sov;
 

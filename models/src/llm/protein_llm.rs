@@ -178,6 +178,31 @@ impl ProteinLlm {
         ops::reshape(tape, &x, (b, t, width))
     }
 
+    /// What a protein's vectors say of some words, read as the language model reads words: √C times the cosine of a vector
+    /// and a word's embedding.
+    ///
+    /// # Shapes
+    /// `words`: W token ids → `[P, N, W]`
+    ///
+    /// # Errors
+    /// With a bridge whose vectors do not stand in the prompt.
+    pub fn words_of_proteins(&self, tape: &Tape, residues: &Residues, words: &[u32]) -> Result<Var> {
+        let Some(ProteinPath { bridge, .. }) =
+            self.protein.as_ref().filter(|path| !matches!(path.bridge.config().reader, Reader::Flamingo(_)))
+        else {
+            bail!("only vectors that stand in the prompt can be compared with words");
+        };
+        let vectors = Var::constant(residues.vectors.clone());
+        let vectors = bridge.forward(tape, &vectors, &residues.lengths, &residues.sites)?;
+        let embedding = self.llm.embedding().value();
+        let table = embedding.index_select(&Tensor::new(words, embedding.device())?, 0)?;
+        let norms = (table.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-6)?;
+        let directions = Var::constant(table.broadcast_div(&norms)?);
+        let ones = Var::constant(embedding.ones_like()?.narrow(0, 0, 1)?.flatten_all()?);
+        let unit = ops::rms_norm(tape, &vectors, &ones, 1e-6)?; // of length √C
+        ops::linear(tape, &unit, &directions, None)
+    }
+
     /// What layers of the language model read beside the tokens, with a bridge that works that way.
     ///
     /// # Errors

@@ -27,16 +27,55 @@ impl TokenLoss {
     /// When the window has no token.
     pub fn mean(self, tape: &Tape, logprobs: &Var, n_window: usize) -> Result<Var> {
         ensure!(n_window > 0, "no token of the accumulation window carries loss");
-        let weighted = match self {
+        let terms = self.terms(tape, logprobs)?;
+        Ok(ops::scale(tape, &ops::sum(tape, &terms)?, -1.0 / n_window as f64)?)
+    }
+
+    /// The same as the mean over answers of the mean over the tokens of each; `lengths`: tokens of the answers of this
+    /// micro-batch, whose window has `n_window` answers.
+    ///
+    /// # Shapes
+    /// logprobs `[Σ lengths]`, answer by answer → scalar
+    ///
+    /// # Errors
+    /// When an answer has no token, or the lengths do not fit.
+    pub fn mean_of_answers(
+        self,
+        tape: &Tape,
+        logprobs: &Var,
+        lengths: &[usize],
+        n_window: usize,
+    ) -> Result<Var> {
+        ensure!(n_window > 0 && !lengths.contains(&0), "an answer without a token");
+        let weight = |&n: &usize| std::iter::repeat_n(1.0 / (n_window * n) as f32, n);
+        let weights: Vec<f32> = lengths.iter().flat_map(weight).collect();
+        let weights = Tensor::from_vec(weights, logprobs.value().shape(), logprobs.value().device())?;
+        let weighted = ops::mul(tape, &self.terms(tape, logprobs)?, &Var::constant(weights))?;
+        Ok(ops::scale(tape, &ops::sum(tape, &weighted)?, -1.0)?)
+    }
+
+    /// What is averaged, without its sign.
+    fn terms(self, tape: &Tape, logprobs: &Var) -> Result<Var> {
+        Ok(match self {
             Self::Nll => logprobs.clone(),
             Self::Dft => {
                 let p: Vec<f32> = view::<f32>(logprobs.value())?.iter().map(|l| l.exp()).collect();
                 let p = Tensor::from_vec(p, logprobs.value().shape(), logprobs.value().device())?;
                 ops::mul(tape, logprobs, &Var::constant(p))?
             }
-        };
-        Ok(ops::scale(tape, &ops::sum(tape, &weighted)?, -1.0 / n_window as f64)?)
+        })
     }
+}
+
+/// Over what the loss of supervised fine-tuning is averaged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Average {
+    /// Over all tokens, as TRL: long answers weigh more.
+    #[default]
+    Token,
+    /// Over the tokens of an answer, then over answers: a task whose answers are one word counts as much as one of lists.
+    Answer,
 }
 
 /// Over what the policy loss is averaged; names as in TRL.
@@ -267,5 +306,11 @@ pub(crate) mod tests {
         assert!((whole - parts.iter().sum::<f32>()).abs() < 1e-6);
         assert!((whole - 0.6).abs() < 1e-6);
         assert!(TokenLoss::Nll.mean(&tape, &var(&logprobs), 0).is_err());
+        // Answers of 2 and 5 tokens, half of a window of 4: the mean of their means, halved.
+        let mean = |part: &[f32]| -part.iter().sum::<f32>() / part.len() as f32;
+        let want = (mean(&logprobs[..2]) + mean(&logprobs[2..])) / 4.0;
+        let got = value(TokenLoss::Nll.mean_of_answers(&tape, &var(&logprobs), &[2, 5], 4).unwrap());
+        assert!((got - want).abs() < 1e-6, "{got} {want}");
+        assert!(TokenLoss::Dft.mean_of_answers(&tape, &var(&logprobs), &[3, 3], 4).is_err());
     }
 }

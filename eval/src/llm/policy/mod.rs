@@ -262,6 +262,29 @@ impl Policy {
         Ok((Self::of(tokenizer, chat, model, None, self.encoder.clone())?, change))
     }
 
+    /// The bridge, unless it reads letters.
+    pub fn bridge(&self) -> Option<&Bridge> {
+        self.model.protein.as_ref().map(|path| &path.bridge)
+    }
+
+    /// Overwrites the bridge with a saved one of the same sizes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is of other sizes.
+    pub fn assign_bridge(&self, folder: &Path) -> Result<()> {
+        let bridge = self.bridge().context("a model that reads letters has no bridge")?;
+        let saved = Bridge::load(folder, self.model.llm.embedding().value())
+            .with_context(|| format!("opening the bridge {}", folder.display()))?;
+        ensure!(
+            saved.config() == bridge.config(),
+            "the bridge {} is {:?}, this one {:?}\nhint: the same `protein` settings, base model and encoder for both",
+            folder.display(),
+            saved.config(),
+            bridge.config()
+        );
+        Ok(bridge.params().assign(&saved.params().snapshot()?)?)
+    }
+
     /// The language model.
     pub fn model(&self) -> &Qwen3 {
         &self.model.llm

@@ -1,14 +1,16 @@
 //! A policy's words: what it is shown, how probable an answer is, and what it answers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use datasets::chat::Message;
 use datasets::llm::{Example, ProteinPath, Row, Shown, Truth};
 use datasets::rng;
 use datasets::tokenizer::{PROTEIN_EMBED, PROTEIN_END, PROTEIN_START, Special};
-use models::Tape;
 use models::llm::{self, Completion, Prompts, Residues, Rows, Sampling};
-use models::ops::TokenScores;
+use models::ops::{self, TokenScores};
+use models::{Tape, Var};
 use rand_chacha::ChaCha8Rng;
 
 use super::Policy;
@@ -27,6 +29,24 @@ pub struct Saying {
     pub seed: u64,
     /// The residue that the question is about, 0-based, in every protein.
     pub site: Option<usize>,
+}
+
+/// The answers as bags of words over all their tokens: each answer's distinct tokens, weighted by how rare they are,
+/// ln((answers + 1) / answers that hold it), sum 1.
+fn word_bags(rows: &[Row]) -> (Vec<u32>, Vec<f32>) {
+    let answers: Vec<BTreeSet<u32>> =
+        rows.iter().map(|row| row.ids[row.n_prompt..].iter().copied().collect()).collect();
+    let mut holders = BTreeMap::<u32, usize>::new();
+    answers.iter().flatten().for_each(|&word| *holders.entry(word).or_default() += 1);
+    let rarity = |n: usize| ((rows.len() + 1) as f32 / n as f32).ln();
+    let bag = |answer: &BTreeSet<u32>| {
+        let weigh = |(word, n): (&u32, &usize)| if answer.contains(word) { rarity(*n) } else { 0.0 };
+        let weights: Vec<f32> = holders.iter().map(weigh).collect();
+        let sum = weights.iter().sum::<f32>();
+        weights.into_iter().map(move |w| w / sum).collect::<Vec<f32>>()
+    };
+    let bags = answers.iter().flat_map(bag).collect();
+    (holders.into_keys().collect(), bags)
 }
 
 impl Policy {
@@ -144,6 +164,26 @@ impl Policy {
         let line = Rows { ids, lengths: vec![start], documents: Some(vec![documents]) };
         let hidden = self.model.hidden(tape, &line, residues.as_ref())?;
         Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
+    }
+
+    /// How far what the vectors of a protein say, read as words, is from the words of the answer (see [`word_bags`]): the
+    /// loss that teaches a bridge before the language model listens.
+    ///
+    /// # Shapes
+    /// → scalar, nats
+    ///
+    /// # Errors
+    /// When a row does not show one protein, or with a bridge whose vectors do not stand in the prompt.
+    pub fn alignment(&self, tape: &Tape, rows: &[Row]) -> Result<Var> {
+        ensure!(
+            rows.iter().all(|row| row.proteins.len() == 1),
+            "vectors are aligned with answers about one protein\nhint: leave other tasks out of align.data.tasks"
+        );
+        let (words, bags) = word_bags(rows);
+        let bags = Tensor::from_vec(bags, (rows.len(), words.len()), &candle_core::Device::Cpu)?;
+        let residues = self.batch(rows)?.1.context("a model that reads letters has no vectors to align")?;
+        let logits = self.model.words_of_proteins(tape, &residues, &words)?;
+        Ok(ops::mixture_divergence(tape, &logits, &bags)?)
     }
 
     /// Samples `samples` answers to each prompt, prompt by prompt; `rng(i)` is answer i's generator. Neither the other
