@@ -5,7 +5,7 @@ use candle_core::{Result, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
-use crate::ops::kernel::Number;
+use crate::ops::kernel::{Number, vectorised};
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
 
@@ -61,9 +61,24 @@ fn channels_first<T: Number>(x: &[T], l: usize, n: usize, width: usize, from: us
     out
 }
 
-/// Gated values of a slab: `σ(gate) ⊙ value`.
-fn gated<T: Number>(value: &[T], gate: &[T]) -> Vec<T> {
-    value.iter().zip(gate).map(|(&value, &gate)| value * gate.sigmoid()).collect()
+vectorised! {
+    /// Puts the gated values of a slab, `σ(gate) ⊙ value`, in the place of the values.
+    fn open_gates [T: Number] [T] (value: &mut [T], gate: &[T]) {
+        for (value, &gate) in value.iter_mut().zip(gate) {
+            *value *= gate.sigmoid();
+        }
+    }
+}
+
+vectorised! {
+    /// Puts the gradients of value and gate, from that of `σ(gate) ⊙ value`, in their places.
+    fn ungate [T: Number] [T] (grad: &[T], value: &mut [T], gate: &mut [T]) {
+        for ((&grad, value), gate) in grad.iter().zip(value).zip(gate) {
+            let open = gate.sigmoid();
+            *gate = grad * *value * open * (T::one() - open);
+            *value = grad * open;
+        }
+    }
 }
 
 /// The four parts of `x` for some channels, channels first.
@@ -82,8 +97,10 @@ fn run<T: Number>(tape: &Tape, x: &Var, lengths: &[usize], edges: Triangle) -> R
             (0..b).flat_map(|chain| (0..c).step_by(CHANNELS).map(move |first| (chain, first))).collect();
         let forward = |(chain, first): (usize, usize)| {
             let (n, channels) = (lengths[chain], first..c.min(first + CHANNELS));
-            let [a, a_gate, b, b_gate] = parts(&x[chain * l * l * width..], l, n, c, &channels);
-            let slab = Slab { chain, n, channels, a: gated(&a, &a_gate), b: gated(&b, &b_gate) };
+            let [mut a, a_gate, mut b, b_gate] = parts(&x[chain * l * l * width..], l, n, c, &channels);
+            open_gates::<T>(&mut a, &a_gate);
+            open_gates::<T>(&mut b, &b_gate);
+            let slab = Slab { chain, n, channels, a, b };
             let product = slab.products(edges);
             (slab, product)
         };
@@ -106,10 +123,10 @@ fn run<T: Number>(tape: &Tape, x: &Var, lengths: &[usize], edges: Triangle) -> R
                 slab.channels.len(),
             );
             let (da, db) = slab.gradients(&dt, edges);
-            let [a, a_gate, b, b_gate] =
+            let [mut a, mut a_gate, mut b, mut b_gate] =
                 parts(&x[slab.chain * l * l * width..], l, slab.n, c, &slab.channels);
-            let (a, a_gate) = ungated(&da, &a, &a_gate);
-            let (b, b_gate) = ungated(&db, &b, &b_gate);
+            ungate::<T>(&da, &mut a, &mut a_gate);
+            ungate::<T>(&db, &mut b, &mut b_gate);
             [a, a_gate, b, b_gate]
         };
         let found: Vec<[Vec<T>; 4]> = slabs.par_iter().map(back).collect();
@@ -123,17 +140,6 @@ fn run<T: Number>(tape: &Tape, x: &Var, lengths: &[usize], edges: Triangle) -> R
         scatter(&mut dx, l, width, placed);
         grads.add(&parent, tensor(dx, (b, l, l, width))?)
     }))
-}
-
-/// Gradients of value and gate from that of `σ(gate) ⊙ value`.
-fn ungated<T: Number>(grad: &[T], value: &[T], gate: &[T]) -> (Vec<T>, Vec<T>) {
-    grad.iter()
-        .zip(value.iter().zip(gate))
-        .map(|(&grad, (&value, &gate))| {
-            let open = gate.sigmoid();
-            (grad * open, grad * value * open * (T::one() - open))
-        })
-        .unzip()
 }
 
 impl<T: Number> Slab<T> {
