@@ -39,9 +39,11 @@ pub(crate) struct Recipe {
     /// Tokenizer and base language model by next tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ssl: Option<train::ssl::Config>,
-    /// Adapter and bridge by questions and answers.
+    /// Bridge by the words of answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) align: Option<train::align::Config>,
+    /// Adapter and bridge by questions and answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sft: Option<train::sft::Config>,
     /// The same by rewards.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -227,9 +227,9 @@ pub struct QuarantineRow {
 }
 
 /// Rows of a row group: small enough to stream, large enough to compress.
-pub const ROW_GROUP: usize = 8_192;
+const ROW_GROUP: usize = 8_192;
 
-/// How tables are written: zstd, row groups of [`ROW_GROUP`], a bloom filter on the protein's id.
+/// How tables are written: zstd, small row groups, a bloom filter on the protein's id.
 ///
 /// # Errors
 /// None in practice: of the compression level.
@@ -315,7 +315,7 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
         Ok(serde_arrow::from_record_batch(batch)?)
     }
 
-    /// Writes the table into `tables` (temporary name, fsync, rename), in row groups of 8,192.
+    /// Writes the table into `tables` (temporary name, fsync, rename), as [`properties`] says.
     ///
     /// # Errors
     /// I/O and Arrow errors, with the path.
@@ -344,7 +344,7 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
         let in_file =
             |source: Box<dyn std::error::Error + Send + Sync>| Error::Table { path: path.clone(), source };
         let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path)?.into_file())
-            .and_then(|builder| builder.with_batch_size(8_192).build())
+            .and_then(|builder| builder.with_batch_size(ROW_GROUP).build())
             .map_err(|e| in_file(e.into()))?;
         let mut rows = Vec::new();
         for batch in reader {

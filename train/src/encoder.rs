@@ -143,14 +143,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let (loss, _) = mean_loss(&tape, &model, &hidden)?;
         let value = f64::from(loss.value().to_scalar::<f32>()?);
         let gradients = tape.backward(&loss)?;
-        let norms = optimiser.norms(&gradients)?;
-        let lr = schedule.lr(step);
-        if guard.admits(step, value, &norms)? {
-            optimiser.step(&gradients, &norms, lr)?;
-        }
+        let items = guard.step(&mut optimiser, &gradients, step, value, schedule.lr(step))?;
         step += 1;
-        let mut items = vec![("loss".to_owned(), value), ("lr".to_owned(), lr)];
-        items.extend(norms.log_items());
         log.write(step, &items)?;
         log.advance(step);
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
+use models::Gradients;
 
-use crate::optim::StepNorms;
+use crate::optim::{AdamW, StepNorms};
 
 /// Steps in a row with a zero gradient after which a group raises the alarm.
 const SILENT_STEPS: u64 = 3;
@@ -47,6 +48,27 @@ impl Guard {
             );
         }
         Ok(false)
+    }
+
+    /// Takes step number `step`, if it is admitted, and gives what the log says of it: `loss`, `lr`, gradient norms.
+    ///
+    /// # Errors
+    /// As [`Guard::admits`], and what the optimiser says.
+    pub fn step(
+        &mut self,
+        optimiser: &mut AdamW,
+        gradients: &Gradients,
+        step: u64,
+        loss: f64,
+        lr: f64,
+    ) -> Result<Vec<(String, f64)>> {
+        let norms = optimiser.norms(gradients)?;
+        if self.admits(step, loss, &norms)? {
+            optimiser.step(gradients, &norms, lr)?;
+        }
+        let mut items = vec![("loss".to_owned(), loss), ("lr".to_owned(), lr)];
+        items.extend(norms.log_items());
+        Ok(items)
     }
 
     fn watch(&mut self, step: u64, norms: &StepNorms) {

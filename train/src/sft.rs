@@ -181,14 +181,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             say_memory(config, &policy, &rows);
         }
         let (gradients, loss) = gradients(config, &policy, &rows, step)?;
-        let norms = optimiser.norms(&gradients)?;
-        let lr = schedule.lr(step);
-        if guard.admits(step, loss, &norms)? {
-            optimiser.step(&gradients, &norms, lr)?;
-        }
+        let items = guard.step(&mut optimiser, &gradients, step, loss, schedule.lr(step))?;
         step += 1;
-        let mut items = vec![("loss".to_owned(), loss), ("lr".to_owned(), lr)];
-        items.extend(norms.log_items());
         log.write(step, &items)?;
         log.advance(step);
     }
