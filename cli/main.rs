@@ -351,10 +351,11 @@ fn explain(error: &anyhow::Error) -> (String, Vec<String>) {
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
-    if let Some(threads) = cli.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
-        pool.context("starting the threads").map_err(Failure::Work)?;
-    }
+    // This thread is one of them: a parallel loop begins where it is called, without waking another thread first and
+    // sleeping until it is done.
+    let pool = rayon::ThreadPoolBuilder::new().use_current_thread();
+    let pool = pool.num_threads(cli.threads.map_or(0, std::num::NonZero::get)).build_global();
+    pool.context("starting the threads").map_err(Failure::Work)?;
     match cli.command {
         Command::World { out, proteins, seed } => {
             let config = datasets::world::Config { seed, n_proteins: proteins };
