@@ -1,13 +1,14 @@
-"""The bidirectional LSTM and the CRF in PyTorch, one thread: the other side of bench_ss.rs.
+"""The bidirectional LSTM and the CRF in PyTorch: the other side of bench_ss.rs.
 
-python benches/torch_ss.py    (the CRF needs pytorch-crf 0.7.2)
+python benches/torch_ss.py [THREADS]    (the CRF needs pytorch-crf 0.7.2)
 """
 
+import sys
 import time
 
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
 torch.manual_seed(0)
 B, L, K, REPEATS = 32, 256, 8, 9
 

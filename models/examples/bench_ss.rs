@@ -1,7 +1,7 @@
 //! Times the bidirectional LSTM and the CRF, forward and backward, against `benches/torch_ss.py`: 32 chains of 256
 //! residues.
 //!
-//! `RAYON_NUM_THREADS=1 cargo run --release --example bench_ss`
+//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release --example bench_ss`
 
 use std::time::Instant;
 
@@ -10,11 +10,16 @@ use models::ops::{CrfWeights, Lattice, LstmWeights, bilstm, crf_loss, crf_viterb
 use models::{Init, Param, Tape, Weights};
 use rand::SeedableRng;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const REPEATS: usize = 9;
 const B: usize = 32;
 const L: usize = 256;
 
 fn main() -> Result<()> {
+    // As the program does: this thread is one of the pool's.
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global().map_err(candle_core::Error::wrap)?;
     let weights = Weights::random(|name| rand_chacha::ChaCha8Rng::seed_from_u64(name.len() as u64));
     for (inputs, hidden) in [(128, 256), (128, 128), (64, 64)] {
         let named = weights.pp(format!("lstm{hidden}"));

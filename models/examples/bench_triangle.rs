@@ -1,7 +1,7 @@
 //! Times the triangle multiplicative block, forward and backward, against `benches/torch_triangle.py`: one chain of 125
 //! residues, `C_z` = 128, c = 64.
 //!
-//! `RAYON_NUM_THREADS=1 cargo run --release --example bench_triangle`
+//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release --example bench_triangle`
 
 use std::time::Instant;
 
@@ -11,9 +11,14 @@ use models::ops::Triangle;
 use models::{Init, Tape, Weights};
 use rand::SeedableRng;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const REPEATS: usize = 9;
 
 fn main() -> Result<()> {
+    // As the program does: this thread is one of the pool's.
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global().map_err(candle_core::Error::wrap)?;
     let (l, pair, hidden) = (125, 128, 64);
     let weights = Weights::random(|name| rand_chacha::ChaCha8Rng::seed_from_u64(name.len() as u64));
     let z = weights.get((1, l, l, pair), "z", Init::Normal(1.0))?.value().clone();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use datasets::residue::{MASK, N_TOKENS, PAD};
 use datasets::sampler::{Budget, Sampler};
@@ -58,6 +58,9 @@ pub struct Config {
     /// `owner/name` of the Hugging Face hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<PathBuf>,
+    /// Where the encoder's vectors are kept on disk; without it they are computed anew in each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<eval::embeddings::Config>,
     /// Teachers, whose knowledge one model takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distil: Option<Distil>,
@@ -158,7 +161,14 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let seed = config.seed;
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
-    let encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(out, path)).transpose()?;
+    let mut encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(out, path)).transpose()?;
+    match (&mut encoder, &config.embeddings) {
+        (Some(encoder), Some(embeddings)) => encoder.keep_embeddings(out, embeddings)?,
+        (None, Some(_)) => {
+            bail!("ss: embeddings are kept of an encoder, and there is none\nhint: set ss.encoder")
+        }
+        (_, None) => {}
+    }
     let features = encoder.as_ref().map_or(0, FrozenEncoder::width);
     let model = SsModel::new(BiLstmCrf::new(config.model.resolve(features)?, weights)?, encoder)?;
     let params = model.params();

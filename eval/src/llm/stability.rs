@@ -27,9 +27,10 @@ fn mutation(record: &Record) -> Option<Mutation> {
     }
 }
 
-/// Evaluates policies on the test mutations. The prediction is the mean of several sampled answers: the most probable
-/// answer is the commonest number, not the expected one. An answer that cannot be read counts as the mean of training,
-/// so that silence is no advantage.
+/// Evaluates policies on the test mutations. The prediction is the mean of the middle half of several sampled answers: the
+/// most probable answer is the commonest number, not the expected one, and one slip of the tongue (a lost decimal point) would
+/// outweigh all others in a mean. An answer that cannot be read counts as the mean of training, so that silence is no
+/// advantage.
 ///
 /// # Errors
 /// When a prompt cannot be encoded.
@@ -52,9 +53,9 @@ pub fn run(
             Ok(Answer::Ddg(kcal)) => f64::from(kcal),
             _ => substitutions.constant(),
         };
-        let mean = |group: &Vec<String>| group.iter().map(number).sum::<f64>() / group.len() as f64;
-        let own: Vec<f64> = said.iter().map(mean).collect();
-        let blind: Vec<f64> = sampled(policy, &questions.shuffled, asking)?.iter().map(mean).collect();
+        let predict = |group: &Vec<String>| interquartile_mean(group.iter().map(number).collect());
+        let own: Vec<f64> = said.iter().map(predict).collect();
+        let blind: Vec<f64> = sampled(policy, &questions.shuffled, asking)?.iter().map(predict).collect();
         let floor = |predict: &dyn Fn(&Mutation) -> f64| asked.iter().map(predict).collect::<Vec<f64>>();
         let constant = floor(&|_| substitutions.constant());
         let matrix = floor(&|m| substitutions.matrix(m.0, m.1));
@@ -101,6 +102,13 @@ pub fn run(
     Ok(results)
 }
 
+/// Mean of the numbers without the lowest quarter and the highest one.
+fn interquartile_mean(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let middle = &numbers[numbers.len() / 4..numbers.len() - numbers.len() / 4];
+    middle.iter().sum::<f64>() / middle.len() as f64
+}
+
 /// Mutations that were asked about in both directions: their number, the correlation of the two predictions (−1 is
 /// right) and the bias, half the mean of their sums (0 is right).
 fn reversed(questions: &Questions<'_>, predictions: &[f64]) -> serde_json::Value {
@@ -122,4 +130,18 @@ fn reversed(questions: &Questions<'_>, predictions: &[f64]) -> serde_json::Value
     let (forward, backward): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
     let found = antisymmetry(&forward, &backward);
     json!({ "n": forward.len(), "pearson": found.and_then(|f| f.0), "bias": found.map(|f| f.1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slip_does_not_move_the_middle_half() {
+        assert_eq!(interquartile_mean(vec![1.5]), 1.5);
+        assert_eq!(interquartile_mean(vec![2.0, 1.0]), 1.5);
+        assert_eq!(interquartile_mean(vec![340.0, 1.0, 2.0, 0.0]), 1.5);
+        // scipy.stats.trim_mean(range(10), 0.25)
+        assert_eq!(interquartile_mean((0..10).map(f64::from).collect()), 4.5);
+    }
 }

@@ -1,6 +1,7 @@
 //! A model of secondary structure and, where it reads one, the frozen protein encoder.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -11,7 +12,7 @@ use models::{Params, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::embeddings::{self, open_encoder};
+use crate::embeddings::{self, Known, open_encoder};
 use crate::hub::{self, Place};
 
 /// Beside the weights: where the encoder is.
@@ -28,6 +29,8 @@ pub struct SsModel {
 pub struct FrozenEncoder {
     encoder: Encoder,
     place: Place,
+    /// What it said.
+    known: Mutex<Known>,
 }
 
 /// The encoder as [`hub::locate`] finds it from the model's folder.
@@ -117,7 +120,15 @@ impl FrozenEncoder {
     /// As [`hub::locate`] and [`open_encoder`].
     pub fn load(from: &Path, named: &Path) -> Result<Self> {
         let place = hub::locate(from, named)?;
-        Ok(Self { encoder: open_encoder(&place.path)?, place })
+        Ok(Self { encoder: open_encoder(&place.path)?, place, known: Mutex::default() })
+    }
+
+    /// From now on keeps what the encoder says on disk, and looks there first; relative to the folder `from`.
+    ///
+    /// # Errors
+    /// As [`Known::keep`].
+    pub fn keep_embeddings(&mut self, from: &Path, config: &embeddings::Config) -> Result<()> {
+        self.known.get_mut().unwrap_or_else(PoisonError::into_inner).keep(from, config, &self.encoder)
     }
 
     /// Numbers a residue.
@@ -135,7 +146,8 @@ impl FrozenEncoder {
         let windows: Vec<Vec<(usize, usize)>> = sequences.iter().map(|s| windows(s.len(), most)).collect();
         let pieces =
             sequences.iter().zip(&windows).flat_map(|(s, of)| of.iter().map(|&(from, to)| &s[from..to]));
-        let mut said = embeddings::encode(&self.encoder, &pieces.collect::<Vec<_>>())?.into_iter();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = known.vectors(&self.encoder, &pieces.collect::<Vec<_>>())?.into_iter();
         let width = self.width();
         let mut rows = Vec::with_capacity(sequences.len());
         for (sequence, windows) in sequences.iter().zip(&windows) {

@@ -266,74 +266,102 @@ pub(super) fn write_token<T: Number>(
     }
 }
 
+/// Numbers of one row that [`tile`] sums at once: with the six or eight rows beside it what the registers of AVX2 and
+/// AVX-512 hold. It decides no bit.
+const NARROW: usize = LANES / 2;
+
 vectorised! {
     /// Attention of query rows `[rows, D]` (already scaled) that see the first `visible[row]` keys each.
     pub(super) fn attend [T: Number] [T] (queries: &[T], visible: &[usize], head: Head<'_, T>, out: &mut [T], log_sums: &mut [T]) {
         let most = visible.iter().copied().max().unwrap_or(0).next_multiple_of(LANES);
         let mut scores = vec![T::zero(); 8 * most];
+        let mut task = Attend { queries, visible, head, scores: &mut scores, out, log_sums };
+        let wide = wide_registers();
         let mut row = 0;
         while row < visible.len() {
-            let taken = match visible.len() - row {
-                8.. => attend_rows::<T, 8>(queries, visible, row, head, &mut scores, out, log_sums),
-                4.. => attend_rows::<T, 4>(queries, visible, row, head, &mut scores, out, log_sums),
-                2.. => attend_rows::<T, 2>(queries, visible, row, head, &mut scores, out, log_sums),
-                _ => attend_rows::<T, 1>(queries, visible, row, head, &mut scores, out, log_sums),
+            row += match visible.len() - row {
+                8.. if wide => task.rows::<8, LANES>(row),
+                6.. => task.rows::<6, NARROW>(row),
+                4.. => task.rows::<4, NARROW>(row),
+                2.. => task.rows::<2, NARROW>(row),
+                _ => task.rows::<1, LANES>(row),
             };
-            row += taken;
         }
     }
 }
 
+/// Whether there are 32 registers of 512 bits, or 16 of 256.
 #[inline(always)]
-fn attend_rows<T: Number, const R: usize>(
-    queries: &[T],
-    visible: &[usize],
-    first: usize,
-    head: Head<'_, T>,
-    scores: &mut [T],
-    out: &mut [T],
-    log_sums: &mut [T],
-) -> usize {
-    let dim = head.dim;
-    let capacity = head.keys.len() / dim;
-    let visible = &visible[first..first + R];
-    let most = visible.iter().copied().max().unwrap_or(0);
-    let width = most.next_multiple_of(LANES);
-    for panel in 0..width / LANES {
-        let keys = &head.keys[panel * dim * LANES..(panel + 1) * dim * LANES];
-        let tile = tile::<T, R>(&queries[first * dim..], dim, dim, keys);
-        for (r, tile) in tile.iter().enumerate() {
-            scores[r * width + panel * LANES..][..LANES].copy_from_slice(tile);
-        }
-    }
-    let mut sums = [T::one(); R];
-    for r in 0..R {
-        let (sum, log_sum) = soften(&mut scores[r * width..(r + 1) * width], visible[r]);
-        sums[r] = sum;
-        log_sums[first + r] = log_sum;
-    }
-    for (c, from) in (0..dim).step_by(LANES).enumerate() {
-        let tile = tile::<T, R>(scores, width, most, &head.values[c * capacity * LANES..]);
-        let part = LANES.min(dim - from);
-        for r in 0..R {
-            let out = &mut out[(first + r) * dim + from..][..part];
-            for (out, &x) in out.iter_mut().zip(&tile[r]) {
-                *out = x / sums[r];
+fn wide_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let wide = is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide = false;
+    wide
+}
+
+/// One call of [`attend`].
+struct Attend<'a, T> {
+    queries: &'a [T],
+    visible: &'a [usize],
+    head: Head<'a, T>,
+    scores: &'a mut [T],
+    out: &'a mut [T],
+    log_sums: &'a mut [T],
+}
+
+impl<T: Number> Attend<'_, T> {
+    /// The `R` rows from `first` on, `W` numbers at once; returns R.
+    #[inline(always)]
+    fn rows<const R: usize, const W: usize>(&mut self, first: usize) -> usize {
+        let dim = self.head.dim;
+        let capacity = self.head.keys.len() / dim;
+        let visible = &self.visible[first..first + R];
+        let most = visible.iter().copied().max().unwrap_or(0);
+        let width = most.next_multiple_of(LANES);
+        for from in (0..width).step_by(W) {
+            let panel = &self.head.keys[from / LANES * dim * LANES + from % LANES..];
+            let tile = tile::<T, R, W>(&self.queries[first * dim..], dim, dim, panel);
+            for (r, tile) in tile.iter().enumerate() {
+                self.scores[r * width + from..][..W].copy_from_slice(tile);
             }
         }
+        let mut sums = [T::one(); R];
+        for r in 0..R {
+            let (sum, log_sum) = soften(&mut self.scores[r * width..(r + 1) * width], visible[r]);
+            sums[r] = sum;
+            self.log_sums[first + r] = log_sum;
+        }
+        for from in (0..dim).step_by(W) {
+            let panel = &self.head.values[from / LANES * capacity * LANES + from % LANES..];
+            let tile = tile::<T, R, W>(self.scores, width, most, panel);
+            let part = W.min(dim - from);
+            for r in 0..R {
+                let out = &mut self.out[(first + r) * dim + from..][..part];
+                for (out, &x) in out.iter_mut().zip(&tile[r]) {
+                    *out = x / sums[r];
+                }
+            }
+        }
+        R
     }
-    R
 }
 
-/// `R` rows of `a` (`stride` apart) times a panel `[depth, 32]`, summed over ascending depth.
+/// `R` rows of `a` (`stride` apart) times the first `W` columns of a panel `[depth, 32]`, summed over ascending depth.
 #[inline(always)]
-fn tile<T: Number, const R: usize>(a: &[T], stride: usize, depth: usize, b: &[T]) -> [[T; LANES]; R] {
-    let mut sums = [[T::zero(); LANES]; R];
+fn tile<T: Number, const R: usize, const W: usize>(
+    a: &[T],
+    stride: usize,
+    depth: usize,
+    b: &[T],
+) -> [[T; W]; R] {
+    let mut sums = [[T::zero(); W]; R];
     let rows: [&[T]; R] = std::array::from_fn(|r| &a[r * stride..r * stride + depth]);
-    for (k, b) in b.chunks_exact(LANES).take(depth).enumerate() {
+    for (k, b) in b.chunks(LANES).take(depth).enumerate() {
+        let b = &b[..W];
         for r in 0..R {
             let x = rows[r][k];
-            for l in 0..LANES {
+            for l in 0..W {
                 sums[r][l] = x.fused(b[l], sums[r][l]);
             }
         }

@@ -184,12 +184,20 @@ fn an_encoder_is_read_and_stays_as_it_was() {
     let mut with = Config { epochs: 1, encoder: Some("../esm".into()), ..config() };
     with.optim.group[0].pattern += "|features.*";
     run(&with, tables.path(), &place.path().join("with"), false).unwrap();
+    let kept = eval::embeddings::Config { folder: "../kept".into(), numbers: Default::default() };
+    let kept = Config { embeddings: Some(kept), ..with.clone() };
+    run(&kept, tables.path(), &place.path().join("from-disk"), false).unwrap();
+    let cut = Config { encoder: None, ..kept };
+    let error = run(&cut, tables.path(), &place.path().join("cut"), false).unwrap_err().to_string();
+    assert!(error.contains("hint: set ss.encoder"), "{error}");
     run(&Config { epochs: 1, ..config() }, tables.path(), &place.path().join("without"), false).unwrap();
     let said = |name: &str| {
         let model = SsModel::load(&place.path().join(name).join("model")).unwrap();
         eval::ss::predict(&[&model], &["ALALAVIVIGPG"]).unwrap()
     };
     assert_ne!(said("with"), said("without"));
+    assert_eq!(said("with"), said("from-disk"));
+    assert!(fs_err::read_dir(place.path().join("kept")).unwrap().count() > 0);
     assert_eq!(weights(), before);
 }
 

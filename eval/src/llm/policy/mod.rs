@@ -24,9 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use protein::ProteinConfig;
 pub use words::Saying;
 
-use residues::Encoded;
-
-use crate::embeddings::{Cache, open_encoder};
+use crate::embeddings::{Known, open_encoder};
 use crate::hub::{Place, locate};
 
 /// Tensors by name.
@@ -57,10 +55,8 @@ pub struct Policy {
     adapter: Option<Adapter>,
     params: Params,
     encoder: Option<Place>,
-    /// What the encoder said of a protein, `[L, E]` flat.
-    encoded: Arc<Mutex<Encoded>>,
-    /// The same on disk.
-    cache: Option<Arc<Mutex<Cache>>>,
+    /// What the encoder said of proteins.
+    known: Arc<Mutex<Known>>,
 }
 
 impl Policy {
@@ -142,7 +138,7 @@ impl Policy {
         encoder: Option<Place>,
     ) -> Result<Self> {
         let params = model.params()?;
-        Ok(Self { tokenizer, chat, model, adapter, params, encoder, encoded: Arc::default(), cache: None })
+        Ok(Self { tokenizer, chat, model, adapter, params, encoder, known: Arc::default() })
     }
 
     /// Writes a PEFT adapter (or the whole model, if the adapter is merged into it), the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
@@ -247,7 +243,7 @@ impl Policy {
         let (tokenizer, chat) = (self.tokenizer.clone(), Chat::new(self.chat.source())?);
         let model = ProteinLlm::new(model, protein)?;
         let copy = Self::of(tokenizer, chat, model, self.adapter.clone(), self.encoder.clone())?;
-        Ok(Self { encoded: self.encoded.clone(), cache: self.cache.clone(), ..copy })
+        Ok(Self { known: self.known.clone(), ..copy })
     }
 
     /// This policy with its adapter merged into the weights, and what that changes in the logits of some token rows.

@@ -11,6 +11,8 @@
 //! | `numbers` | `f32`, `f16` or `bf16` |
 //! | `vectors` | L · E numbers, little-endian, residue by residue (`numpy.frombuffer`) |
 
+mod known;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +37,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::batch::in_batches;
+
+pub use known::Known;
 
 /// Bytes of vectors after which a part is written.
 const PART_BYTES: usize = 64 << 20;
