@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::llm::behaviour::{Moments, adam, assert_all_trained, named, tiny, tokens};
 use crate::llm::bridge::{self, Bridge, FlamingoConfig, PerceiverConfig, PoolConfig, Reader};
 use crate::llm::encoder::{self, Esm2};
-use crate::llm::{LoraConfig, ProteinLlm, ProteinPath, Proteins, Rows, Sampling, generate};
+use crate::llm::{Layout, LoraConfig, ProteinLlm, ProteinPath, Proteins, Rows, Sampling, generate};
 use crate::ops;
 use crate::tape::{Tape, Var};
 use crate::weights::Weights;
@@ -311,7 +311,7 @@ fn chats_behind_each_other_give_the_bits_of_chats_in_rows() -> Result<()> {
     let (rows, proteins) = example(n_places(&model));
     let apart = hidden(&model, &rows, &proteins, 0);
     let (mut line, mut encoded) = parts(&[rows.concat()], &proteins, 0);
-    line.documents = Some(vec![rows.iter().map(Vec::len).collect()]);
+    line.layout = Layout::Documents(vec![rows.iter().map(Vec::len).collect()]);
     encoded.rows = vec![0; proteins.len()];
     let residues = model.encode(&encoded)?;
     let packed =
@@ -322,9 +322,39 @@ fn chats_behind_each_other_give_the_bits_of_chats_in_rows() -> Result<()> {
     let text = parts(&[tokens(1, 9)], &[(0, "M")], 0).0;
     let [_, _, flamingo] = readers().map(self::model);
     assert!(
-        error(&flamingo, &Rows { documents: Some(vec![vec![4, 5]]), ..text.clone() })
+        error(&flamingo, &Rows { layout: Layout::Documents(vec![vec![4, 5]]), ..text.clone() })
             .contains("hint: no packing")
     );
-    assert!(error(&model, &Rows { documents: Some(vec![vec![4, 4]]), ..text }).contains("documents"));
+    assert!(
+        error(&model, &Rows { layout: Layout::Documents(vec![vec![4, 4]]), ..text }).contains("documents")
+    );
+    Ok(())
+}
+
+#[test]
+fn answers_behind_one_prompt_give_the_bits_of_chats_in_rows() -> Result<()> {
+    for kind in readers() {
+        let model = model(kind);
+        let (rows, proteins) = example(n_places(&model));
+        let (prompt, proteins) =
+            (&rows[0], &proteins.iter().filter(|p| p.0 == 0).copied().collect::<Vec<_>>()[..]);
+        let answers = [tokens(3, 5), tokens(4, 1), tokens(5, 7)];
+        let tree = [prompt.clone(), answers.concat()].concat();
+        let (mut tree, encoded) = parts(&[tree], proteins, 0);
+        let lengths = [prompt].into_iter().chain(&answers).map(Vec::len).collect();
+        tree.layout = Layout::Trees(vec![lengths]);
+        let residues = model.encode(&encoded)?;
+        let width = model.llm.config().hidden_size;
+        let together = model.hidden(&Tape::off(), &tree, residues.as_ref())?;
+        let together = together.value().flatten_all()?.to_vec1::<f32>()?;
+        let mut start = prompt.len();
+        for answer in &answers {
+            let alone = hidden(&model, &[[&prompt[..], answer].concat()], proteins, 0).concat();
+            let (trunk, branch) = alone.split_at(prompt.len() * width);
+            assert_eq!(together[..prompt.len() * width], *trunk);
+            assert_eq!(together[start * width..(start + answer.len()) * width], *branch);
+            start += answer.len();
+        }
+    }
     Ok(())
 }

@@ -23,5 +23,5 @@ pub use bridge::{Bridge, Media};
 pub use encoder::{Encoder, Esm2};
 pub use generate::{Completion, Prompts, Sampling, distribution, generate, score_completions};
 pub use lora::{Layers, LogitDifference, LoraConfig, Modules};
-pub use protein_llm::{ProteinLlm, ProteinPath, Proteins, Residues, Rows};
+pub use protein_llm::{Layout, ProteinLlm, ProteinPath, Proteins, Residues, Rows};
 pub use qwen3::{Cache, Qwen3};

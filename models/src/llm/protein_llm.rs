@@ -36,14 +36,25 @@ pub struct Rows {
     pub ids: Tensor,
     /// real tokens of each row
     pub lengths: Vec<usize>,
-    /// where a row consists of several chats, one behind the other: the tokens of each
-    pub documents: Option<Vec<Vec<usize>>>,
+    /// what stands in a row
+    pub layout: Layout,
+}
+
+/// What stands in the rows of a batch. Every chat has the bits that it has alone in a row.
+#[derive(Clone, Debug)]
+pub enum Layout {
+    /// One chat.
+    Chats,
+    /// Several chats, one behind the other: the tokens of each.
+    Documents(Vec<Vec<usize>>),
+    /// A prompt and, behind it, several answers to it: the tokens of each. The prompt is paid for once.
+    Trees(Vec<Vec<usize>>),
 }
 
 impl Rows {
     /// One chat in each row.
     pub fn new(ids: Tensor, lengths: Vec<usize>) -> Self {
-        Self { ids, lengths, documents: None }
+        Self { ids, lengths, layout: Layout::Chats }
     }
 }
 
@@ -227,22 +238,27 @@ impl ProteinLlm {
     pub fn hidden(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Var> {
         let (embedded, media) = (self.embed(tape, rows, residues)?, self.media(tape, rows, residues)?);
         let (b, t) = rows.ids.dims2()?;
-        let (sees, positions) = match &rows.documents {
-            None => (Sees::Causal, (0..b).flat_map(|_| 0..t as u32).collect::<Vec<_>>()),
-            Some(_) if media.is_some() => {
+        // Positions of the spans of a row, those behind the first counted from `base`, and zeros for the padding.
+        let spans = |row: &Vec<usize>, base: usize| {
+            let of = |(at, &n): (usize, &usize)| {
+                if at == 0 { 0..n as u32 } else { base as u32..(base + n) as u32 }
+            };
+            let spans: Vec<u32> = row.iter().enumerate().flat_map(of).collect();
+            spans.into_iter().chain(std::iter::repeat(0)).take(t)
+        };
+        let (sees, positions): (_, Vec<u32>) = match &rows.layout {
+            Layout::Chats => (Sees::Causal, (0..b).flat_map(|_| 0..t as u32).collect()),
+            Layout::Documents(_) if media.is_some() => {
                 bail!(
                     "a bridge whose vectors are read between the layers needs one chat in each row\nhint: no packing"
                 )
             }
-            Some(documents) => {
-                let own = |row: &Vec<usize>| {
-                    row.iter()
-                        .flat_map(|&n| 0..n as u32)
-                        .chain(std::iter::repeat(0))
-                        .take(t)
-                        .collect::<Vec<_>>()
-                };
-                (Sees::Documents(documents.clone()), documents.iter().flat_map(own).collect())
+            Layout::Documents(rows) => {
+                (Sees::Documents(rows.clone()), rows.iter().flat_map(|row| spans(row, 0)).collect())
+            }
+            Layout::Trees(rows) => {
+                let trunk = |row: &Vec<usize>| row.first().copied().unwrap_or(0);
+                (Sees::Trees(rows.clone()), rows.iter().flat_map(|row| spans(row, trunk(row))).collect())
             }
         };
         let mask = KeyMask { lengths: rows.lengths.clone(), sees };

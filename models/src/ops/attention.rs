@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
-use crate::ops::kernel::{LANES, Number, sum_by, vectorised};
+use crate::ops::kernel::{LANES, Number, add_to, sum_by, vectorised};
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
 
@@ -36,12 +36,17 @@ pub enum Sees {
     /// Row b consists of documents of these lengths, one behind the other, and a query sees those up to itself of its own:
     /// a document gives the same bits as in a row of its own.
     Documents(Vec<Vec<usize>>),
+    /// Row b begins with a trunk, of the first of these lengths; behind it stand branches of the other lengths. A query of a
+    /// branch sees the trunk and its own branch up to itself: a branch gives the same bits as alone behind the trunk.
+    Trees(Vec<Vec<usize>>),
 }
 
 /// A part of a batch row whose queries see keys of that part alone.
 struct Part {
     queries: Range<usize>,
-    keys: Range<usize>,
+    /// keys that other parts see, too; they come first
+    trunk: Range<usize>,
+    own: Range<usize>,
     /// of the part's keys, how many each row of scores sees
     visible: Vec<usize>,
 }
@@ -66,12 +71,12 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
         Sees::First(n) if n.len() != dims.batch * dims.queries => {
             bail!("attention: {} visible counts for {} × {} queries", n.len(), dims.batch, dims.queries)
         }
-        Sees::Documents(rows)
+        Sees::Documents(rows) | Sees::Trees(rows)
             if dims.queries != dims.keys
                 || rows.len() != dims.batch
                 || rows.iter().zip(&mask.lengths).any(|(row, &n)| row.iter().sum::<usize>() != n) =>
         {
-            bail!("attention: documents {rows:?} in rows of {:?} tokens", mask.lengths)
+            bail!("attention: documents or trees {rows:?} in rows of {:?} tokens", mask.lengths)
         }
         _ => {}
     }
@@ -126,22 +131,26 @@ impl Dims {
     /// The parts of batch row `b` under a mask.
     fn parts(&self, mask: &KeyMask, b: usize) -> Vec<Part> {
         let length = mask.lengths[b];
-        let whole = |visible| vec![Part { queries: 0..self.queries, keys: 0..length, visible }];
+        let whole = |visible| vec![Part { queries: 0..self.queries, trunk: 0..0, own: 0..length, visible }];
         match &mask.sees {
             Sees::All => whole(self.visible(length, |_| length)),
             Sees::Causal => whole(self.visible(length, |t| t + 1)),
             Sees::First(n) => whole(self.visible(length, |t| n[b * self.queries + t])),
-            Sees::Documents(rows) => {
-                let mut start = 0;
-                let part = |&n: &usize| {
-                    let span = start..start + n;
-                    start += n;
-                    let visible = Dims { queries: n, ..*self }.visible(n, |t| t + 1);
-                    Part { queries: span.clone(), keys: span, visible }
-                };
-                rows[b].iter().map(part).collect()
-            }
+            Sees::Documents(rows) => self.spans(&rows[b], |_| 0),
+            Sees::Trees(rows) => self.spans(&rows[b], |start| if start == 0 { 0 } else { rows[b][0] }),
         }
+    }
+
+    /// Spans of these lengths, one behind the other; each sees itself behind the first `trunk(start)` keys of the row.
+    fn spans(&self, lengths: &[usize], trunk: impl Fn(usize) -> usize) -> Vec<Part> {
+        let mut start = 0;
+        let part = |&n: &usize| {
+            let (own, before) = (start..start + n, trunk(start));
+            start += n;
+            let visible = Dims { queries: n, ..*self }.visible(before + n, |t| before + t + 1);
+            Part { queries: own.clone(), trunk: 0..before, own, visible }
+        };
+        lengths.iter().map(part).collect()
     }
 
     /// Where head `g`'s numbers of token `t` start in a `[B, T, G · share, D]` tensor.
@@ -202,8 +211,8 @@ fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f
         let (b, g) = dims.head(task);
         let queries = dims.gather(&q, (b, g), dims.queries, dims.share, T::of(scale));
         for part in dims.parts(mask, b) {
-            let mut panels = Panels::new(part.keys.len(), dims.dim);
-            for (place, t) in part.keys.enumerate() {
+            let mut panels = Panels::new(part.trunk.len() + part.own.len(), dims.dim);
+            for (place, t) in part.trunk.chain(part.own).enumerate() {
                 let at = dims.at(b, t, dims.keys, g, 1);
                 let token = at..at + dims.dim;
                 write_token(panels.as_mut(), place, &k[token.clone()], &v[token]);
@@ -433,12 +442,16 @@ fn backward<T: Number>(
         let (q, o, grad, k, v) = (queries(&q), queries(&o), queries(&grad), keys(&k), keys(&v));
         for part in dims.parts(mask, head.0) {
             let rows_of = part.queries.start * dims.share..part.queries.end * dims.share;
-            let (at, from) =
-                (rows_of.start * dim..rows_of.end * dim, part.keys.start * dim..part.keys.end * dim);
+            let at = rows_of.start * dim..rows_of.end * dim;
+            let [trunk, own] = [&part.trunk, &part.own].map(|keys| keys.start * dim..keys.end * dim);
+            let (k, v) = (
+                [&k[trunk.clone()], &k[own.clone()]].concat(),
+                [&v[trunk.clone()], &v[own.clone()]].concat(),
+            );
             let saved = Saved {
                 q: &q[at.clone()],
-                k: &k[from.clone()],
-                v: &v[from.clone()],
+                k: &k,
+                v: &v,
                 o: &o[at.clone()],
                 grad: &grad[at.clone()],
                 log_sums: &log_sums[task * rows..(task + 1) * rows][rows_of],
@@ -446,7 +459,12 @@ fn backward<T: Number>(
                 dim,
                 scale: T::of(scale),
             };
-            saved.gradients(&mut dq[at], &mut dk[from.clone()], &mut dv[from]);
+            let (mut dk_part, mut dv_part) = (vec![T::zero(); k.len()], vec![T::zero(); v.len()]);
+            saved.gradients(&mut dq[at], &mut dk_part, &mut dv_part);
+            for (all, part) in [(&mut *dk, dk_part), (&mut *dv, dv_part)] {
+                add_to(&mut all[trunk.clone()], &part[..trunk.len()]);
+                add_to(&mut all[own.clone()], &part[trunk.len()..]);
+            }
         }
     });
     Ok([
@@ -563,7 +581,7 @@ mod tests {
                     Sees::All => length,
                     Sees::Causal => length.min(i + 1),
                     Sees::First(n) => length.min(n[b * t + i]),
-                    Sees::Documents(_) => unreachable!("not among the cases"),
+                    Sees::Documents(_) | Sees::Trees(_) => unreachable!("not among the cases"),
                 };
                 let seen: Vec<usize> = (0..t).map(seen).collect();
                 let want = naive(&q.get(b)?, &k.get(b)?, &v.get(b)?, &seen, 0.45)?;
@@ -598,6 +616,48 @@ mod tests {
     }
 
     #[test]
+    fn a_branch_gives_the_bits_of_its_row_and_the_trunk_the_sum_of_the_gradients() -> Result<()> {
+        let (trunk, branches) = (11, [3, 1, 35]);
+        let n = trunk + branches.iter().sum::<usize>();
+        let inputs = [numbers(&[1, n, 6, 5], 0.1), numbers(&[1, n, 3, 5], 0.7), numbers(&[1, n, 3, 5], 1.9)];
+        let tape = Tape::on();
+        let [q, k, v] = inputs.map(|x| tape.input(x.to_dtype(candle_core::DType::F32).unwrap()));
+        let lengths: Vec<usize> = [trunk].into_iter().chain(branches).collect();
+        let mask = KeyMask { lengths: vec![n], sees: Sees::Trees(vec![lengths]) };
+        let together = attention(&tape, &q, &k, &v, &mask, 0.45)?;
+        let slopes = numbers(together.value().dims(), 2.3).to_dtype(candle_core::DType::F32)?;
+        let gradients = tape.backward_from(&[(&together, slopes.clone())])?;
+        let mut trunk_sum = slopes.narrow(1, 0, trunk)?.narrow(2, 0, 3)?.zeros_like()?;
+        let mut start = trunk;
+        for (at, n) in branches.into_iter().enumerate() {
+            let row = |x: &Tensor| {
+                Tensor::cat(&[x.narrow(1, 0, trunk).unwrap(), x.narrow(1, start, n).unwrap()], 1).unwrap()
+            };
+            let tape = Tape::on();
+            let [q, k, v] = [&q, &k, &v].map(|x| tape.input(row(x.value())));
+            let mask = KeyMask { lengths: vec![trunk + n], sees: Sees::Causal };
+            let alone = attention(&tape, &q, &k, &v, &mask, 0.45)?;
+            let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(flat(alone.value()), flat(&row(together.value())));
+            // The trunk's own slopes count once.
+            let mut slopes = row(&slopes);
+            if at > 0 {
+                slopes = Tensor::cat(
+                    &[slopes.narrow(1, 0, trunk)?.zeros_like()?, slopes.narrow(1, trunk, n)?],
+                    1,
+                )?;
+            }
+            let found = tape.backward_from(&[(&alone, slopes)])?;
+            trunk_sum = (trunk_sum + found.input(&k).unwrap().narrow(1, 0, trunk)?)?;
+            start += n;
+        }
+        let got = gradients.input(&k).unwrap().narrow(1, 0, trunk)?;
+        let worst = (got - trunk_sum)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(worst < 1e-5, "{worst}");
+        Ok(())
+    }
+
+    #[test]
     fn gradients_match_finite_differences() {
         let inputs = [numbers(&[2, 5, 4, 3], 0.1), numbers(&[2, 5, 2, 3], 0.7), numbers(&[2, 5, 2, 3], 1.9)];
         let causal = KeyMask { lengths: vec![5, 3], sees: Sees::Causal };
@@ -606,6 +666,8 @@ mod tests {
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &first, 0.6));
         let documents = KeyMask { lengths: vec![5, 4], sees: Sees::Documents(vec![vec![2, 3], vec![1, 3]]) };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &documents, 0.6));
+        let trees = KeyMask { lengths: vec![5, 4], sees: Sees::Trees(vec![vec![2, 2, 1], vec![1, 1, 2]]) };
+        gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &trees, 0.6));
         let inputs = [numbers(&[2, 2, 3, 5], 0.1), numbers(&[2, 7, 3, 5], 0.7), numbers(&[2, 7, 3, 5], 1.9)];
         let full = KeyMask { lengths: vec![0, 7], sees: Sees::All };
         gradcheck(&inputs, |t, v| attention(t, &v[0], &v[1], &v[2], &full, 0.6));

@@ -14,16 +14,10 @@ use crate::embeddings;
 
 impl Policy {
     /// Padded tokens and the encoded proteins. A protein that stands in several rows is encoded once.
-    ///
-    /// A sampled answer may end with a protein token (see [`Policy::generate`]). Nothing is predicted from a row's last
-    /// token, so another stands in for it: no vector belongs there.
     pub(super) fn batch(&self, rows: &[Row]) -> Result<(Rows, Option<Residues>)> {
-        let special = self.tokenizer.special();
         let mut rows = rows.to_vec();
         for row in &mut rows {
-            if let Some(last) = row.ids.last_mut().filter(|last| protein_tokens(special).contains(last)) {
-                *last = special.end_of_text;
-            }
+            row.ids = self.unshown_end(&row.ids).collect();
         }
         let batch = LlmBatch::collate(&rows, &self.tokenizer, self.n_embed())?;
         let residues = match batch.proteins.is_empty() {
@@ -31,6 +25,16 @@ impl Policy {
             false => Some(self.residues(&batch)?),
         };
         Ok((Rows::new(batch.tokens, batch.lengths), residues))
+    }
+
+    /// Tokens as the model is shown them. A sampled answer may end with a protein token (see [`Policy::generate`]). Nothing is
+    /// predicted from the last token, so another stands in for it: no vector belongs there.
+    pub(super) fn unshown_end<'a>(&self, ids: &'a [u32]) -> impl Iterator<Item = u32> + use<'a> {
+        let special = self.tokenizer.special();
+        let last = ids
+            .last()
+            .map(|last| if protein_tokens(special).contains(last) { special.end_of_text } else { *last });
+        ids[..ids.len().saturating_sub(1)].iter().copied().chain(last)
     }
 
     /// The residue vectors of every slot.

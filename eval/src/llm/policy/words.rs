@@ -8,7 +8,7 @@ use datasets::chat::Message;
 use datasets::llm::{Example, ProteinPath, Row, Shown, Truth};
 use datasets::rng;
 use datasets::tokenizer::{PROTEIN_EMBED, PROTEIN_END, PROTEIN_START, Special};
-use models::llm::{self, Completion, Prompts, Residues, Rows, Sampling};
+use models::llm::{self, Completion, Layout, Prompts, Residues, Rows, Sampling};
 use models::ops::{self, TokenScores};
 use models::{Tape, Var};
 use rand_chacha::ChaCha8Rng;
@@ -124,7 +124,8 @@ impl Policy {
         Ok(self.tokenizer.decode(tokens, true)?)
     }
 
-    /// Log-probability of every completion token, row by row, at the temperature.
+    /// Log-probability of every completion token, row by row, at the temperature. Neighbours with the same prompt pay for it
+    /// once: their bits are those of rows of their own.
     ///
     /// # Shapes
     /// rows with N completion tokens in all → `[N]`
@@ -132,13 +133,40 @@ impl Policy {
     /// # Errors
     /// When a row has no prompt or no completion, or its places do not fit its proteins.
     pub fn score(&self, tape: &Tape, rows: &[Row], temperature: f64) -> Result<TokenScores> {
-        let (tokens, residues) = self.batch(rows)?;
+        ensure!(
+            rows.iter().all(|row| 0 < row.n_prompt && row.n_prompt < row.ids.len()),
+            "a chat without a prompt or an answer"
+        );
+        let same = |a: &Row, b: &Row| a.ids[..a.n_prompt] == b.ids[..b.n_prompt] && a.proteins == b.proteins;
+        let trees: Vec<&[Row]> = rows.chunk_by(same).collect();
+        let mut joined = vec![];
+        for tree in &trees {
+            let mut row = tree[0].prompt();
+            tree.iter().for_each(|branch| row.ids.extend(self.unshown_end(&branch.ids[branch.n_prompt..])));
+            joined.push(row);
+        }
+        let (mut tokens, residues) = self.batch(&joined)?;
         let width = tokens.ids.dim(1)?;
         let (mut places, mut targets) = (vec![], vec![]);
-        for (at, row) in rows.iter().enumerate() {
-            ensure!(0 < row.n_prompt && row.n_prompt < row.ids.len(), "a chat without a prompt or an answer");
-            places.extend((row.n_prompt..row.ids.len()).map(|t| at * width + t - 1));
-            targets.extend_from_slice(&row.ids[row.n_prompt..]);
+        for (at, tree) in trees.iter().enumerate() {
+            let trunk = tree[0].n_prompt;
+            let mut start = trunk;
+            for row in *tree {
+                let said = &row.ids[trunk..];
+                let before = [trunk - 1].into_iter().chain(start..start + said.len() - 1);
+                places.extend(before.map(|t| at * width + t));
+                targets.extend_from_slice(said);
+                start += said.len();
+            }
+        }
+        if trees.len() < rows.len() {
+            let lengths = |tree: &&[Row]| {
+                [tree[0].n_prompt]
+                    .into_iter()
+                    .chain(tree.iter().map(|row| row.ids.len() - row.n_prompt))
+                    .collect()
+            };
+            tokens.layout = Layout::Trees(trees.iter().map(lengths).collect());
         }
         let hidden = self.model.hidden(tape, &tokens, residues.as_ref())?;
         Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
@@ -161,7 +189,7 @@ impl Policy {
         }
         let documents = rows.iter().map(|row| row.ids.len()).collect();
         let ids = Tensor::from_vec(ids, (1, start), &candle_core::Device::Cpu)?;
-        let line = Rows { ids, lengths: vec![start], documents: Some(vec![documents]) };
+        let line = Rows { ids, lengths: vec![start], layout: Layout::Documents(vec![documents]) };
         let hidden = self.model.hidden(tape, &line, residues.as_ref())?;
         Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
     }
