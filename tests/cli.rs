@@ -52,7 +52,7 @@ fn a_call_that_cannot_be_begun_ends_with_2_and_a_failed_one_with_1() {
     for (args, code, say) in [
         (vec!["runn"], 2, "unrecognized subcommand 'runn'"),
         (vec!["run", "no.toml"], 2, "no.toml"),
-        (vec!["run", &path, "--out", out, "--set", "world.n=3"], 2, "there are n_proteins, seed"),
+        (vec!["run", &path, "--out", out, "--set", "world.n=3"], 2, "unknown field `n`"),
         (vec!["run", &path, "--out", out, "--set", "sed=3"], 2, "there is no \"sed\""),
         (vec!["run", &path, "--out", out, "--data", "."], 2, "hint: leave out --data"),
         (vec!["world", "--out", out, "--proteins", "3"], 1, "hint: choose 97"),

@@ -19,11 +19,11 @@ pub fn read(path: &Path) -> Result<Table> {
     fs::read_to_string(path)?.parse().with_context(|| format!("reading {}", path.display()))
 }
 
-/// Applies `a.b.c=value` to `table`. The key must exist (`0`, `1`, … count the entries of a list); the value is TOML, or
-/// plain text where a string stands.
+/// Applies `a.b.c=value` to `table` (`0`, `1`, … count the entries of a list); the value is TOML, or plain text where a string
+/// stands. A key that its section lacks is added, since it may be one that can be left out: [`typed`] knows.
 ///
 /// # Errors
-/// When there is no such key (those there are, are listed) or the value is no TOML.
+/// When there is no such section (those there are, are listed) or the value is no TOML.
 pub fn set(table: &mut Table, setting: &str) -> Result<()> {
     let (path, text) = setting
         .split_once('=')
@@ -36,7 +36,16 @@ pub fn set(table: &mut Table, setting: &str) -> Result<()> {
     let mut place = table
         .get_mut(first)
         .with_context(|| format!("--set {path}: there is no {first:?}; there are {valid}"))?;
-    for key in keys {
+    let mut keys = keys.peekable();
+    while let Some(key) = keys.next() {
+        if let Value::Table(table) = &mut *place
+            && keys.peek().is_none()
+            && !table.contains_key(key)
+        {
+            let value = text.parse::<Value>().unwrap_or_else(|_| Value::String(text.to_owned()));
+            table.insert(key.to_owned(), value);
+            return Ok(());
+        }
         let valid = match &*place {
             Value::Table(table) => names(table),
             Value::Array(list) => format!("the numbers below {}", list.len()),
@@ -149,6 +158,8 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Group {
         clip: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     }
 
     const TEXT: &str = "seed = 1\nlr = 0.5\nkind = \"linear\"\n[[group]]\nclip = inf\n";
@@ -160,15 +171,16 @@ mod tests {
     #[test]
     fn a_setting_must_hit_a_key() {
         let mut table = table();
-        for setting in ["seed=7", "lr = 2e-5", "kind=cosine", "group.0.clip=3"] {
+        for setting in ["seed=7", "lr = 2e-5", "kind=cosine", "group.0.clip=3", "group.0.name=all"] {
             set(&mut table, setting).unwrap();
         }
-        let want = Config { seed: 7, lr: 2e-5, kind: "cosine".into(), group: vec![Group { clip: 3.0 }] };
+        let group = vec![Group { clip: 3.0, name: Some("all".into()) }];
+        let want = Config { seed: 7, lr: 2e-5, kind: "cosine".into(), group };
         assert_eq!(typed::<Config>(table.clone()).unwrap(), want);
         for (setting, say) in [
             ("rate=1", "there are group, kind, lr, seed"),
             ("group.1.clip=1", "the numbers below 1"),
-            ("group.0.clap=1", "there are clip"),
+            ("groups.0.clip=1", "there are group, kind, lr, seed"),
             ("lr.x=1", "it is a value"),
             ("lr=fast", "no TOML"),
             ("seed=1.5", "this is float, but the key holds integer"),
@@ -177,6 +189,8 @@ mod tests {
             let error = set(&mut table, setting).unwrap_err().to_string();
             assert!(error.contains(say), "{setting}: {error}");
         }
+        set(&mut table, "group.0.clap=1").unwrap();
+        assert!(typed::<Config>(table).unwrap_err().to_string().contains("unknown field `clap`"));
     }
 
     #[test]

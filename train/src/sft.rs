@@ -246,9 +246,13 @@ fn say_memory(config: &Config, policy: &Policy, rows: &[Row]) {
     }
 }
 
-/// A step's examples as they are computed together.
+/// A step's examples as they are computed together: those with the longest proteins first, so that little is padding and a
+/// step that does not fit into memory says so at its beginning.
 fn micro_batches(config: &Config, rows: &[Row]) -> Vec<Vec<Row>> {
     let Some(capacity) = config.pack_tokens else {
+        let longest = |row: &Row| row.proteins.iter().map(|shown| shown.sequence.len()).max();
+        let mut rows = rows.to_vec();
+        rows.sort_by_key(|row| std::cmp::Reverse((longest(row), row.ids.len())));
         return rows.chunks(config.batch_size).map(<[Row]>::to_vec).collect();
     };
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();

@@ -1,6 +1,7 @@
 //! Products with weights in the layout of Hugging Face and PyTorch: `weight[out, in]`.
 
 use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
 
 use crate::dispatch;
 use crate::ops::kernel::{Number, add_to, for_rows, sum_rows};
@@ -136,14 +137,38 @@ fn times<T: Number>(grad: &Tensor, weight: &Tensor) -> Result<Vec<T>> {
     Ok(out)
 }
 
+/// Rows that one thread multiplies in [`transposed_times`]: fixed, so sums have one order on any number of threads.
+const BLOCK: usize = 2048;
+/// Up to this many weights the rows are shared out among threads; of more, the weights.
+const SMALL: usize = 1 << 16;
+
 /// `gradᵀ · x` over all rows.
 fn transposed_times<T: Number>(grad: &Tensor, x: &Tensor) -> Result<Vec<T>> {
     let (n_out, n_in) = (last_dim(grad), last_dim(x));
     let (grad, x) = (view::<T>(grad)?, view::<T>(x)?);
+    let (grad, x): (&[T], &[T]) = (&grad, &x);
     let rows = grad.len() / n_out.max(1);
-    let mut out = vec![T::zero(); n_out * n_in];
-    matmul(&mut out, Matrix::new(&grad, rows, n_out).t(), Matrix::new(&x, rows, n_in), false, Threads::All);
-    Ok(out)
+    let of = |rows: std::ops::Range<usize>, threads| {
+        let mut out = vec![T::zero(); n_out * n_in];
+        let (grad, x) = (&grad[rows.start * n_out..rows.end * n_out], &x[rows.start * n_in..rows.end * n_in]);
+        matmul(
+            &mut out,
+            Matrix::new(grad, rows.len(), n_out).t(),
+            Matrix::new(x, rows.len(), n_in),
+            false,
+            threads,
+        );
+        out
+    };
+    if n_out * n_in > SMALL || rows <= BLOCK {
+        return Ok(of(0..rows, Threads::All));
+    }
+    let block = |b: usize| of(b * BLOCK..((b + 1) * BLOCK).min(rows), Threads::One);
+    let parts: Vec<Vec<T>> = (0..rows.div_ceil(BLOCK)).into_par_iter().map(block).collect();
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next().unwrap_or_default();
+    parts.for_each(|part| add_to(&mut sum, &part));
+    Ok(sum)
 }
 
 fn last_dim(x: &Tensor) -> usize {

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
-use crate::ops::kernel::{Number, add_to};
+use crate::ops::kernel::{Number, add_to, vectorised};
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
 
@@ -150,18 +150,41 @@ pub fn chain_mean(tape: &Tape, x: &Var, lengths: &[usize]) -> Result<Var> {
         let shares: Vec<T> = shares.iter().map(|&s| T::of(s)).collect();
         let mut mean = vec![T::default(); b * c];
         let input = x.value().contiguous()?;
-        for (row, x) in view::<T>(&input)?.chunks_exact(c).enumerate() {
-            let mean = &mut mean[row / l * c..][..c];
-            mean.iter_mut().zip(x).for_each(|(mean, &x)| *mean += shares[row] * x);
-        }
+        let numbers = view::<T>(&input)?;
+        let numbers: &[T] = &numbers;
+        mean.par_chunks_mut(c).zip(numbers.par_chunks((l * c).max(1))).enumerate().for_each(|(b, (mean, x))| {
+            x.chunks_exact(c).zip(&shares[b * l..]).for_each(|(x, &share)| add_times(mean, x, share));
+        });
         let parent = x.clone();
         Ok(tape.record(tensor(mean, (b, c))?, &[x], move |grad, grads| {
             let grad = grad.contiguous()?;
             let grad = view::<T>(&grad)?;
-            let dx = |at: usize| shares[at / c] * grad[at / c / l * c + at % c];
-            grads.add(&parent, tensor((0..b * l * c).map(dx).collect::<Vec<T>>(), (b, l, c))?)
+            let grad: &[T] = &grad;
+            let mut dx = vec![T::default(); b * l * c];
+            dx.par_chunks_mut((l * c).max(1)).zip(grad.par_chunks(c)).enumerate().for_each(|(b, (dx, grad))| {
+                dx.chunks_exact_mut(c).zip(&shares[b * l..]).for_each(|(dx, &share)| add_times(dx, grad, share));
+            });
+            grads.add(&parent, tensor(dx, (b, l, c))?)
         }))
     })
+}
+
+vectorised! {
+    /// `into += share · from`
+    fn add_times [T: Number] [T] (into: &mut [T], from: &[T], share: T) {
+        for (a, &b) in into.iter_mut().zip(from) {
+            *a += share * b;
+        }
+    }
+}
+
+vectorised! {
+    /// `scale · w · (sigmoid(x) − y)`
+    fn cross_entropy_slopes [T: Number] [T] (x: &[T], y: &[T], w: &[T], scale: T, out: &mut [T]) {
+        for (out, (&x, (&y, &w))) in out.iter_mut().zip(x.iter().zip(y.iter().zip(w))) {
+            *out = scale * w * (x.sigmoid() - y);
+        }
+    }
 }
 
 /// Weighted mean of the binary cross-entropy of logits: `Σ w · (softplus(x) − y · x) / Σ w` (0 when all weights are 0).
@@ -192,11 +215,8 @@ pub fn binary_cross_entropy(tape: &Tape, logits: &Var, targets: &Tensor, weights
         });
         let value = T::of(terms.sum::<f64>() * scale);
         let scale = T::of(scale);
-        let slopes: Vec<T> = x
-            .iter()
-            .zip(y.iter().zip(w.iter()))
-            .map(|(&x, (&y, &w))| scale * w * (x.sigmoid() - y))
-            .collect();
+        let mut slopes = vec![T::default(); x.len()];
+        cross_entropy_slopes(&x, &y, &w, scale, &mut slopes);
         let parent = logits.clone();
         Ok(tape.record(tensor(vec![value], ())?, &[logits], move |grad, grads| {
             let upstream = view::<T>(&grad)?[0];
