@@ -14,11 +14,9 @@ use models::Tape;
 use models::llm::LoraConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig};
 use crate::optim::OptimConfig;
-use crate::run_log::RunLog;
+use crate::steps::Steps;
 
 /// The `align` section of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,19 +68,15 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
     let held_out = held_out.iter().map(|example| policy.encode(example)).collect::<Result<Vec<Row>>>()?;
 
-    let (mut optimiser, schedule) = config.optim.build(bridge.params(), config.steps)?;
-    let mut guard = Guard::new(config.max_bad_steps);
-    let (mut step, mut resumed_at) = (0, None);
-    if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
-        bridge.params().assign(&checkpoint.take("bridge")?)?;
-        optimiser.load(&checkpoint.take("optimiser")?)?;
-        guard.resume(checkpoint.state()?);
-        step = checkpoint.step;
-        resumed_at = Some(step);
+    let mut steps =
+        Steps::new(out, "bridge", &config.optim, bridge.params(), config.steps, config.max_bad_steps)?;
+    if resume {
+        steps.resume(|weights| Ok(bridge.params().assign(weights)?))?;
     }
-    let mut log = RunLog::open(out, config.steps, step)?;
+    let mut log = steps.log()?;
     loop {
-        if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
+        let step = steps.done();
+        if steps.measures(config.eval_every) {
             let mut sum = 0.0;
             for rows in held_out.chunks(config.batch_size) {
                 let loss = policy.alignment(&Tape::off(), rows)?.value().to_scalar::<f32>()?;
@@ -90,14 +84,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             }
             log.write(step, &[("valid/loss".to_owned(), sum / held_out.len() as f64)])?;
         }
-        if step > 0 && (step % config.save_every == 0 || step == config.steps) {
-            log.sync()?;
-            Checkpoint::new(step, &guard.skipped())?
-                .with("bridge", bridge.params().snapshot()?)
-                .with("optimiser", optimiser.tensors()?)
-                .save(out, 1)?;
-        }
-        if step == config.steps {
+        steps.save(config.save_every, &mut log, || Ok(bridge.params().snapshot()?))?;
+        if steps.ended() {
             break;
         }
         let n = config.batch_size as u64;
@@ -109,10 +97,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let loss = policy.alignment(&tape, &rows)?;
         let gradients = tape.backward(&loss)?;
         let loss = f64::from(loss.value().to_scalar::<f32>()?);
-        let items = guard.step(&mut optimiser, &gradients, step, loss, schedule.lr(step))?;
-        step += 1;
-        log.write(step, &items)?;
-        log.advance(step);
+        steps.take(&gradients, loss, &mut log)?;
     }
     log.finish()?;
     datasets::atomic_folder(&out.join("model"), |folder| bridge.save(folder)).context("saving the bridge")

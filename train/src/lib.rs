@@ -24,3 +24,4 @@ pub mod schedule;
 pub mod sft;
 pub mod ss;
 pub mod ssl;
+pub mod steps;

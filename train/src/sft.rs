@@ -10,13 +10,11 @@ use models::{Gradients, Tape};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
 use crate::loss::llm::{Average, TokenLoss};
 use crate::memory::{self, Memory};
 use crate::optim::OptimConfig;
-use crate::run_log::RunLog;
+use crate::steps::Steps;
 use eval::llm::{Policy, ProteinConfig};
 use eval::metric::overlap;
 
@@ -138,31 +136,21 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     tracing::info!("policy of {frozen} frozen weights and {trained} trained ones");
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
 
-    let (mut optimiser, schedule) = config.optim.build(policy.params(), config.steps)?;
-    let mut guard = Guard::new(config.max_bad_steps);
-    let (mut step, mut resumed_at) = (0, None);
-    if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
-        policy.assign(&checkpoint.take("policy")?)?;
-        optimiser.load(&checkpoint.take("optimiser")?)?;
-        guard.resume(checkpoint.state()?);
-        step = checkpoint.step;
-        resumed_at = Some(step);
+    let mut steps =
+        Steps::new(out, "policy", &config.optim, policy.params(), config.steps, config.max_bad_steps)?;
+    if resume {
+        steps.resume(|weights| policy.assign(weights))?;
     }
-    let mut log = RunLog::open(out, config.steps, step)?;
+    let mut log = steps.log()?;
     loop {
-        if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
+        let step = steps.done();
+        if steps.measures(config.eval_every) {
             let mut items = held_out_losses(config, &policy, &held_out)?;
             items.extend(answers(config, &policy, &held_out)?);
             log.write(step, &items)?;
         }
-        if step > 0 && (step % config.save_every == 0 || step == config.steps) {
-            log.sync()?;
-            Checkpoint::new(step, &guard.skipped())?
-                .with("policy", policy.trained()?)
-                .with("optimiser", optimiser.tensors()?)
-                .save(out, 1)?;
-        }
-        if step == config.steps {
+        steps.save(config.save_every, &mut log, || policy.trained())?;
+        if steps.ended() {
             break;
         }
         let per_step = (config.batch_size * config.accumulation) as u64;
@@ -176,15 +164,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             })
             .collect::<Result<Vec<Row>>>()?;
         let shown = audit(&rows, policy.tokenizer(), AUDITED)?;
-        if Some(step) == resumed_at.or(Some(0)) {
+        if steps.is_first() {
             shown.iter().for_each(|text| tracing::info!("carries loss: {text}"));
             say_memory(config, &policy, &rows);
         }
         let (gradients, loss) = gradients(config, &policy, &rows, step)?;
-        let items = guard.step(&mut optimiser, &gradients, step, loss, schedule.lr(step))?;
-        step += 1;
-        log.write(step, &items)?;
-        log.advance(step);
+        steps.take(&gradients, loss, &mut log)?;
     }
     log.finish()?;
     datasets::atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")

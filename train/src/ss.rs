@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use datasets::residue::{MASK, N_TOKENS, PAD};
 use datasets::sampler::{Budget, Sampler};
@@ -162,12 +162,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
     let mut encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(out, path)).transpose()?;
-    match (&mut encoder, &config.embeddings) {
-        (Some(encoder), Some(embeddings)) => encoder.keep_embeddings(out, embeddings)?,
-        (None, Some(_)) => {
-            bail!("ss: embeddings are kept of an encoder, and there is none\nhint: set ss.encoder")
-        }
-        (_, None) => {}
+    match &mut encoder {
+        Some(encoder) => encoder.remember(out, config.embeddings.as_ref())?,
+        None => ensure!(
+            config.embeddings.is_none(),
+            "ss: embeddings are kept of an encoder, and there is none\nhint: set ss.encoder"
+        ),
     }
     let features = encoder.as_ref().map_or(0, FrozenEncoder::width);
     let model = SsModel::new(BiLstmCrf::new(config.model.resolve(features)?, weights)?, encoder)?;

@@ -14,12 +14,10 @@ use models::{Tape, Weights};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
-use crate::guard::Guard;
 use crate::llm::{Corpus, DataConfig, Questions};
 use crate::loss::llm::TokenLoss;
 use crate::optim::OptimConfig;
-use crate::run_log::RunLog;
+use crate::steps::Steps;
 
 /// The `ssl` section of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,30 +112,20 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let held_out = corpus.valid(config.seed, config.eval_per_task, ProteinPath::Letters)?;
     let held_out: Vec<Row> = held_out.iter().map(|e| text(&chat, &tokenizer, e)).collect::<Result<_>>()?;
 
-    let (mut optimiser, schedule) = config.optim.build(model.params(), config.steps)?;
-    let mut guard = Guard::new(config.max_bad_steps);
-    let (mut step, mut resumed_at) = (0, None);
-    if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
-        model.params().assign(&checkpoint.take("model")?)?;
-        optimiser.load(&checkpoint.take("optimiser")?)?;
-        guard.resume(checkpoint.state()?);
-        step = checkpoint.step;
-        resumed_at = Some(step);
+    let mut steps =
+        Steps::new(out, "model", &config.optim, model.params(), config.steps, config.max_bad_steps)?;
+    if resume {
+        steps.resume(|weights| Ok(model.params().assign(weights)?))?;
     }
-    let mut log = RunLog::open(out, config.steps, step)?;
+    let mut log = steps.log()?;
     loop {
-        if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
+        let step = steps.done();
+        if steps.measures(config.eval_every) {
             let loss = held_out_loss(&model, &tokenizer, &held_out, config.batch_size)?;
             log.write(step, &[("valid/loss", loss), ("valid/perplexity", loss.exp())])?;
         }
-        if step > 0 && (step % config.save_every == 0 || step == config.steps) {
-            log.sync()?;
-            Checkpoint::new(step, &guard.skipped())?
-                .with("model", model.params().snapshot()?)
-                .with("optimiser", optimiser.tensors()?)
-                .save(out, 1)?;
-        }
-        if step == config.steps {
+        steps.save(config.save_every, &mut log, || Ok(model.params().snapshot()?))?;
+        if steps.ended() {
             break;
         }
         let rows = (0..config.batch_size as u64)
@@ -154,10 +142,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         let loss = TokenLoss::Nll.mean(&tape, &logprobs, n_tokens)?;
         let value = f64::from(loss.value().to_scalar::<f32>()?);
         let gradients = tape.backward(&loss)?;
-        let items = guard.step(&mut optimiser, &gradients, step, value, schedule.lr(step))?;
-        step += 1;
-        log.write(step, &items)?;
-        log.advance(step);
+        steps.take(&gradients, value, &mut log)?;
     }
     log.finish()?;
     datasets::atomic_folder(&out.join("model"), |folder| {

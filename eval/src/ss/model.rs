@@ -1,7 +1,7 @@
 //! A model of secondary structure and, where it reads one, the frozen protein encoder.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -29,8 +29,8 @@ pub struct SsModel {
 pub struct FrozenEncoder {
     encoder: Encoder,
     place: Place,
-    /// What it said.
-    known: Mutex<Known>,
+    /// What it said, while training: what is predicted is seldom met again.
+    known: Option<Mutex<Known>>,
 }
 
 /// The encoder as [`hub::locate`] finds it from the model's folder.
@@ -120,15 +120,20 @@ impl FrozenEncoder {
     /// As [`hub::locate`] and [`open_encoder`].
     pub fn load(from: &Path, named: &Path) -> Result<Self> {
         let place = hub::locate(from, named)?;
-        Ok(Self { encoder: open_encoder(&place.path)?, place, known: Mutex::default() })
+        Ok(Self { encoder: open_encoder(&place.path)?, place, known: None })
     }
 
-    /// From now on keeps what the encoder says on disk, and looks there first; relative to the folder `from`.
+    /// From now on remembers what the encoder says, on disk too where a folder is given; relative to the folder `from`.
     ///
     /// # Errors
     /// As [`Known::keep`].
-    pub fn keep_embeddings(&mut self, from: &Path, config: &embeddings::Config) -> Result<()> {
-        self.known.get_mut().unwrap_or_else(PoisonError::into_inner).keep(from, config, &self.encoder)
+    pub fn remember(&mut self, from: &Path, disk: Option<&embeddings::Config>) -> Result<()> {
+        let mut known = Known::default();
+        if let Some(config) = disk {
+            known.keep(from, config, &self.encoder)?;
+        }
+        self.known = Some(Mutex::new(known));
+        Ok(())
     }
 
     /// Numbers a residue.
@@ -146,8 +151,14 @@ impl FrozenEncoder {
         let windows: Vec<Vec<(usize, usize)>> = sequences.iter().map(|s| windows(s.len(), most)).collect();
         let pieces =
             sequences.iter().zip(&windows).flat_map(|(s, of)| of.iter().map(|&(from, to)| &s[from..to]));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut said = known.vectors(&self.encoder, &pieces.collect::<Vec<_>>())?.into_iter();
+        let pieces: Vec<&str> = pieces.collect();
+        let said = match &self.known {
+            Some(known) => {
+                known.lock().unwrap_or_else(PoisonError::into_inner).vectors(&self.encoder, &pieces)?
+            }
+            None => embeddings::encode(&self.encoder, &pieces)?.into_iter().map(Arc::from).collect(),
+        };
+        let mut said = said.into_iter();
         let width = self.width();
         let mut rows = Vec::with_capacity(sequences.len());
         for (sequence, windows) in sequences.iter().zip(&windows) {

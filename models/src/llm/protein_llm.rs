@@ -238,10 +238,10 @@ impl ProteinLlm {
     pub fn hidden(&self, tape: &Tape, rows: &Rows, residues: Option<&Residues>) -> Result<Var> {
         let (embedded, media) = (self.embed(tape, rows, residues)?, self.media(tape, rows, residues)?);
         let (b, t) = rows.ids.dims2()?;
-        // Positions of the spans of a row, those behind the first counted from `base`, and zeros for the padding.
-        let spans = |row: &Vec<usize>, base: usize| {
+        // Positions of the spans of a row: those behind the first count on from `trunk`; zeros for the padding.
+        let spans = |row: &[usize], trunk: usize| {
             let of = |(at, &n): (usize, &usize)| {
-                if at == 0 { 0..n as u32 } else { base as u32..(base + n) as u32 }
+                (0..n as u32).map(move |t| if at == 0 { t } else { trunk as u32 + t })
             };
             let spans: Vec<u32> = row.iter().enumerate().flat_map(of).collect();
             spans.into_iter().chain(std::iter::repeat(0)).take(t)
@@ -257,8 +257,8 @@ impl ProteinLlm {
                 (Sees::Documents(rows.clone()), rows.iter().flat_map(|row| spans(row, 0)).collect())
             }
             Layout::Trees(rows) => {
-                let trunk = |row: &Vec<usize>| row.first().copied().unwrap_or(0);
-                (Sees::Trees(rows.clone()), rows.iter().flat_map(|row| spans(row, trunk(row))).collect())
+                let positions = rows.iter().flat_map(|row| spans(row, row.first().copied().unwrap_or(0)));
+                (Sees::Trees(rows.clone()), positions.collect())
             }
         };
         let mask = KeyMask { lengths: rows.lengths.clone(), sees };

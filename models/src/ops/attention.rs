@@ -5,15 +5,21 @@
 //! training forward, a prefill and a decode step give the same bits. No more than a few rows of scores exist at once;
 //! the backward pass computes them again from the saved log-sums.
 
+mod attend;
+
 use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
-use crate::ops::kernel::{LANES, Number, add_to, sum_by, vectorised};
+use crate::ops::kernel::{Number, add_to, sum_by, vectorised};
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
+
+use attend::Panels;
+pub(crate) use attend::largest;
+pub(super) use attend::{Head, attend, write_token};
 
 /// Which keys the queries of a batch see.
 #[derive(Clone, Debug)]
@@ -44,8 +50,8 @@ pub enum Sees {
 /// A part of a batch row whose queries see keys of that part alone.
 struct Part {
     queries: Range<usize>,
-    /// keys that other parts see, too; they come first
-    trunk: Range<usize>,
+    /// how many keys at the row's beginning it sees before its own
+    trunk: usize,
     own: Range<usize>,
     /// of the part's keys, how many each row of scores sees
     visible: Vec<usize>,
@@ -131,24 +137,24 @@ impl Dims {
     /// The parts of batch row `b` under a mask.
     fn parts(&self, mask: &KeyMask, b: usize) -> Vec<Part> {
         let length = mask.lengths[b];
-        let whole = |visible| vec![Part { queries: 0..self.queries, trunk: 0..0, own: 0..length, visible }];
+        let whole = |visible| vec![Part { queries: 0..self.queries, trunk: 0, own: 0..length, visible }];
         match &mask.sees {
             Sees::All => whole(self.visible(length, |_| length)),
             Sees::Causal => whole(self.visible(length, |t| t + 1)),
             Sees::First(n) => whole(self.visible(length, |t| n[b * self.queries + t])),
-            Sees::Documents(rows) => self.spans(&rows[b], |_| 0),
-            Sees::Trees(rows) => self.spans(&rows[b], |start| if start == 0 { 0 } else { rows[b][0] }),
+            Sees::Documents(rows) => self.spans(&rows[b], 0),
+            Sees::Trees(rows) => self.spans(&rows[b], rows[b].first().copied().unwrap_or(0)),
         }
     }
 
-    /// Spans of these lengths, one behind the other; each sees itself behind the first `trunk(start)` keys of the row.
-    fn spans(&self, lengths: &[usize], trunk: impl Fn(usize) -> usize) -> Vec<Part> {
+    /// Spans of these lengths, one behind the other; those behind the first see `trunk` keys of the row before their own.
+    fn spans(&self, lengths: &[usize], trunk: usize) -> Vec<Part> {
         let mut start = 0;
         let part = |&n: &usize| {
-            let (own, before) = (start..start + n, trunk(start));
+            let (own, trunk) = (start..start + n, if start == 0 { 0 } else { trunk });
             start += n;
-            let visible = Dims { queries: n, ..*self }.visible(before + n, |t| before + t + 1);
-            Part { queries: own.clone(), trunk: 0..before, own, visible }
+            let visible = Dims { queries: n, ..*self }.visible(trunk + n, |t| trunk + t + 1);
+            Part { queries: own.clone(), trunk, own, visible }
         };
         lengths.iter().map(part).collect()
     }
@@ -211,8 +217,8 @@ fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f
         let (b, g) = dims.head(task);
         let queries = dims.gather(&q, (b, g), dims.queries, dims.share, T::of(scale));
         for part in dims.parts(mask, b) {
-            let mut panels = Panels::new(part.trunk.len() + part.own.len(), dims.dim);
-            for (place, t) in part.trunk.chain(part.own).enumerate() {
+            let mut panels = Panels::new(part.trunk + part.own.len(), dims.dim);
+            for (place, t) in (0..part.trunk).chain(part.own).enumerate() {
                 let at = dims.at(b, t, dims.keys, g, 1);
                 let token = at..at + dims.dim;
                 write_token(panels.as_mut(), place, &k[token.clone()], &v[token]);
@@ -224,190 +230,6 @@ fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f
         }
     });
     Ok((dims.spread(out, dims.queries, dims.share), log_sums))
-}
-
-/// Keys and values of one head in the order in which the kernel reads them.
-struct Panels<T> {
-    keys: Vec<T>,
-    values: Vec<T>,
-    dim: usize,
-}
-
-impl<T: Number> Panels<T> {
-    fn new(keys: usize, dim: usize) -> Self {
-        let capacity = keys.next_multiple_of(LANES);
-        let values = vec![T::zero(); capacity * dim.next_multiple_of(LANES)];
-        Self { keys: vec![T::zero(); capacity * dim], values, dim }
-    }
-
-    fn as_ref(&self) -> Head<'_, T> {
-        Head { keys: &self.keys, values: &self.values, dim: self.dim }
-    }
-
-    fn as_mut(&mut self) -> (&mut [T], &mut [T]) {
-        (&mut self.keys, &mut self.values)
-    }
-}
-
-/// Borrowed [`Panels`]: keys `[S/32, D, 32]`, values `[D/32, S, 32]`, both filled up with zeros.
-#[derive(Clone, Copy)]
-pub(super) struct Head<'a, T> {
-    pub(super) keys: &'a [T],
-    pub(super) values: &'a [T],
-    pub(super) dim: usize,
-}
-
-/// Writes one token's key and value, `[D]` each, as number `at`.
-pub(super) fn write_token<T: Number>(
-    (keys, values): (&mut [T], &mut [T]),
-    at: usize,
-    key: &[T],
-    value: &[T],
-) {
-    let (dim, capacity) = (key.len(), keys.len() / key.len());
-    let panel = &mut keys[at / LANES * LANES * dim..];
-    for (d, &k) in key.iter().enumerate() {
-        panel[d * LANES + at % LANES] = k;
-    }
-    for (c, part) in value.chunks(LANES).enumerate() {
-        let from = (c * capacity + at) * LANES;
-        values[from..from + part.len()].copy_from_slice(part);
-    }
-}
-
-/// Numbers of one row that [`tile`] sums at once: with the six or eight rows beside it what the registers of AVX2 and
-/// AVX-512 hold. It decides no bit.
-const NARROW: usize = LANES / 2;
-
-vectorised! {
-    /// Attention of query rows `[rows, D]` (already scaled) that see the first `visible[row]` keys each.
-    pub(super) fn attend [T: Number] [T] (queries: &[T], visible: &[usize], head: Head<'_, T>, out: &mut [T], log_sums: &mut [T]) {
-        let most = visible.iter().copied().max().unwrap_or(0).next_multiple_of(LANES);
-        let mut scores = vec![T::zero(); 8 * most];
-        let mut task = Attend { queries, visible, head, scores: &mut scores, out, log_sums };
-        let wide = wide_registers();
-        let mut row = 0;
-        while row < visible.len() {
-            row += match visible.len() - row {
-                8.. if wide => task.rows::<8, LANES>(row),
-                6.. => task.rows::<6, NARROW>(row),
-                4.. => task.rows::<4, NARROW>(row),
-                2.. => task.rows::<2, NARROW>(row),
-                _ => task.rows::<1, LANES>(row),
-            };
-        }
-    }
-}
-
-/// Whether there are 32 registers of 512 bits, or 16 of 256.
-#[inline(always)]
-fn wide_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let wide = is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
-    let wide = false;
-    wide
-}
-
-/// One call of [`attend`].
-struct Attend<'a, T> {
-    queries: &'a [T],
-    visible: &'a [usize],
-    head: Head<'a, T>,
-    scores: &'a mut [T],
-    out: &'a mut [T],
-    log_sums: &'a mut [T],
-}
-
-impl<T: Number> Attend<'_, T> {
-    /// The `R` rows from `first` on, `W` numbers at once; returns R.
-    #[inline(always)]
-    fn rows<const R: usize, const W: usize>(&mut self, first: usize) -> usize {
-        let dim = self.head.dim;
-        let capacity = self.head.keys.len() / dim;
-        let visible = &self.visible[first..first + R];
-        let most = visible.iter().copied().max().unwrap_or(0);
-        let width = most.next_multiple_of(LANES);
-        for from in (0..width).step_by(W) {
-            let panel = &self.head.keys[from / LANES * dim * LANES + from % LANES..];
-            let tile = tile::<T, R, W>(&self.queries[first * dim..], dim, dim, panel);
-            for (r, tile) in tile.iter().enumerate() {
-                self.scores[r * width + from..][..W].copy_from_slice(tile);
-            }
-        }
-        let mut sums = [T::one(); R];
-        for r in 0..R {
-            let (sum, log_sum) = soften(&mut self.scores[r * width..(r + 1) * width], visible[r]);
-            sums[r] = sum;
-            self.log_sums[first + r] = log_sum;
-        }
-        for from in (0..dim).step_by(W) {
-            let panel = &self.head.values[from / LANES * capacity * LANES + from % LANES..];
-            let tile = tile::<T, R, W>(self.scores, width, most, panel);
-            let part = W.min(dim - from);
-            for r in 0..R {
-                let out = &mut self.out[(first + r) * dim + from..][..part];
-                for (out, &x) in out.iter_mut().zip(&tile[r]) {
-                    *out = x / sums[r];
-                }
-            }
-        }
-        R
-    }
-}
-
-/// `R` rows of `a` (`stride` apart) times the first `W` columns of a panel `[depth, 32]`, summed over ascending depth.
-#[inline(always)]
-fn tile<T: Number, const R: usize, const W: usize>(
-    a: &[T],
-    stride: usize,
-    depth: usize,
-    b: &[T],
-) -> [[T; W]; R] {
-    let mut sums = [[T::zero(); W]; R];
-    let rows: [&[T]; R] = std::array::from_fn(|r| &a[r * stride..r * stride + depth]);
-    for (k, b) in b.chunks(LANES).take(depth).enumerate() {
-        let b = &b[..W];
-        for r in 0..R {
-            let x = rows[r][k];
-            for l in 0..W {
-                sums[r][l] = x.fused(b[l], sums[r][l]);
-            }
-        }
-    }
-    sums
-}
-
-/// Turns the first `n` scores into e^(score − max) and the others into zeros; returns their sum and max + ln sum.
-#[inline(always)]
-fn soften<T: Number>(scores: &mut [T], n: usize) -> (T, T) {
-    scores[n..].fill(T::zero());
-    if n == 0 {
-        return (T::one(), T::of(f64::INFINITY));
-    }
-    let max = largest(&scores[..n]);
-    for s in &mut scores[..n] {
-        *s = (*s - max).fast_exp();
-    }
-    let sum = sum_by(scores.len(), |i| scores[i]);
-    (sum, max + T::ln(sum))
-}
-
-/// The largest of some numbers.
-#[inline(always)]
-pub(crate) fn largest<T: Number>(numbers: &[T]) -> T {
-    let mut lanes = [T::of(f64::NEG_INFINITY); LANES];
-    let chunks = numbers.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.larger(x);
-        }
-    }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = lane.larger(x);
-    }
-    lanes.into_iter().fold(T::of(f64::NEG_INFINITY), Number::larger)
 }
 
 /// Rows of scores that exist at once in the backward pass of one head.
@@ -443,11 +265,9 @@ fn backward<T: Number>(
         for part in dims.parts(mask, head.0) {
             let rows_of = part.queries.start * dims.share..part.queries.end * dims.share;
             let at = rows_of.start * dim..rows_of.end * dim;
-            let [trunk, own] = [&part.trunk, &part.own].map(|keys| keys.start * dim..keys.end * dim);
-            let (k, v) = (
-                [&k[trunk.clone()], &k[own.clone()]].concat(),
-                [&v[trunk.clone()], &v[own.clone()]].concat(),
-            );
+            let (trunk, own) = (part.trunk * dim, part.own.start * dim..part.own.end * dim);
+            let seen = |x: &[T]| [&x[..trunk], &x[own.clone()]].concat();
+            let (k, v) = (seen(&k), seen(&v));
             let saved = Saved {
                 q: &q[at.clone()],
                 k: &k,
@@ -462,8 +282,8 @@ fn backward<T: Number>(
             let (mut dk_part, mut dv_part) = (vec![T::zero(); k.len()], vec![T::zero(); v.len()]);
             saved.gradients(&mut dq[at], &mut dk_part, &mut dv_part);
             for (all, part) in [(&mut *dk, dk_part), (&mut *dv, dv_part)] {
-                add_to(&mut all[trunk.clone()], &part[..trunk.len()]);
-                add_to(&mut all[own.clone()], &part[trunk.len()..]);
+                add_to(&mut all[..trunk], &part[..trunk]);
+                add_to(&mut all[own.clone()], &part[trunk..]);
             }
         }
     });

@@ -4,6 +4,8 @@
 //! All three versions do the same operations in the same order (sums run in [`LANES`] fixed lanes, multiply-adds are
 //! explicit), so the bits of a result depend on neither the processor nor the number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::view::Real;
@@ -260,24 +262,29 @@ pub(crate) fn for_rows<T: Number>(out: &mut [T], width: usize, f: impl Fn(usize,
     out.par_chunks_mut(rows * width).enumerate().for_each(|(block, out)| f(block * rows, out));
 }
 
-/// Column sums of per-row terms: `add(row, sums)` adds row `row`'s terms to `sums` (`width` numbers). Blocks of rows are
-/// summed in parallel, the blocks in order.
+/// Column sums of per-row terms: `add(row, sums)` adds row `row`'s terms to `sums` (`width` numbers).
 pub(crate) fn sum_rows<T: Number>(rows: usize, width: usize, add: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
-    let block = rows_per_task(width).max(32);
+    sum_blocks(rows, rows_per_task(width).max(32), width, |rows, sums| rows.for_each(|row| add(row, sums)))
+}
+
+/// Sums of `width` numbers over blocks of rows: `add(rows, sums)` adds those of some rows to zeros. Blocks are computed in
+/// parallel and added in order, so the bits do not depend on the number of threads.
+pub(crate) fn sum_blocks<T: Number>(
+    rows: usize,
+    block: usize,
+    width: usize,
+    add: impl Fn(Range<usize>, &mut [T]) + Sync,
+) -> Vec<T> {
     let blocks: Vec<Vec<T>> = (0..rows.div_ceil(block))
         .into_par_iter()
         .map(|b| {
             let mut sums = vec![T::zero(); width];
-            (b * block..((b + 1) * block).min(rows)).for_each(|row| add(row, &mut sums));
+            add(b * block..((b + 1) * block).min(rows), &mut sums);
             sums
         })
         .collect();
     let mut sums = vec![T::zero(); width];
-    for block in blocks {
-        for (s, b) in sums.iter_mut().zip(block) {
-            *s += b;
-        }
-    }
+    blocks.iter().for_each(|block| add_to(&mut sums, block));
     sums
 }
 

@@ -1,10 +1,11 @@
 //! Products with weights in the layout of Hugging Face and PyTorch: `weight[out, in]`.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::dispatch;
-use crate::ops::kernel::{Number, add_to, for_rows, sum_rows};
+use crate::ops::kernel::{Number, add_to, for_rows, sum_blocks, sum_rows};
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
 
@@ -148,27 +149,16 @@ fn transposed_times<T: Number>(grad: &Tensor, x: &Tensor) -> Result<Vec<T>> {
     let (grad, x) = (view::<T>(grad)?, view::<T>(x)?);
     let (grad, x): (&[T], &[T]) = (&grad, &x);
     let rows = grad.len() / n_out.max(1);
-    let of = |rows: std::ops::Range<usize>, threads| {
-        let mut out = vec![T::zero(); n_out * n_in];
-        let (grad, x) = (&grad[rows.start * n_out..rows.end * n_out], &x[rows.start * n_in..rows.end * n_in]);
-        matmul(
-            &mut out,
-            Matrix::new(grad, rows.len(), n_out).t(),
-            Matrix::new(x, rows.len(), n_in),
-            false,
-            threads,
-        );
-        out
+    let product = |rows: Range<usize>, out: &mut [T], threads| {
+        let grad = Matrix::new(&grad[rows.start * n_out..], rows.len(), n_out);
+        matmul(out, grad.t(), Matrix::new(&x[rows.start * n_in..], rows.len(), n_in), false, threads);
     };
     if n_out * n_in > SMALL || rows <= BLOCK {
-        return Ok(of(0..rows, Threads::All));
+        let mut out = vec![T::zero(); n_out * n_in];
+        product(0..rows, &mut out, Threads::All);
+        return Ok(out);
     }
-    let block = |b: usize| of(b * BLOCK..((b + 1) * BLOCK).min(rows), Threads::One);
-    let parts: Vec<Vec<T>> = (0..rows.div_ceil(BLOCK)).into_par_iter().map(block).collect();
-    let mut parts = parts.into_iter();
-    let mut sum = parts.next().unwrap_or_default();
-    parts.for_each(|part| add_to(&mut sum, &part));
-    Ok(sum)
+    Ok(sum_blocks(rows, BLOCK, n_out * n_in, |rows, out| product(rows, out, Threads::One)))
 }
 
 fn last_dim(x: &Tensor) -> usize {
@@ -200,6 +190,16 @@ mod tests {
         gradcheck(&[x.clone(), w.clone()], |t, v| linear(t, &v[0], &v[1], None));
         let (a, b) = (numbers(&[2, 5], 0.7), numbers(&[7, 2], 0.4));
         gradcheck(&[x, a, b], move |t, v| lora_linear(t, &v[0], &w, &v[1], &v[2], 0.3));
+    }
+
+    #[test]
+    fn a_gradient_in_blocks_is_the_sum_over_all_rows() {
+        let rows = 2 * BLOCK + 37;
+        let (grad, x) = (numbers(&[rows, 3], 0.1), numbers(&[rows, 5], 1.3));
+        let got = tensor(transposed_times::<f64>(&grad, &x).unwrap(), (3, 5)).unwrap();
+        let want = grad.t().unwrap().matmul(&x).unwrap();
+        let worst = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(worst < 1e-9, "{worst}");
     }
 
     #[test]

@@ -16,9 +16,7 @@ impl Policy {
     /// Padded tokens and the encoded proteins. A protein that stands in several rows is encoded once.
     pub(super) fn batch(&self, rows: &[Row]) -> Result<(Rows, Option<Residues>)> {
         let mut rows = rows.to_vec();
-        for row in &mut rows {
-            row.ids = self.unshown_end(&row.ids).collect();
-        }
+        rows.iter_mut().for_each(|row| self.cover_end(&mut row.ids));
         let batch = LlmBatch::collate(&rows, &self.tokenizer, self.n_embed())?;
         let residues = match batch.proteins.is_empty() {
             true => None,
@@ -27,14 +25,13 @@ impl Policy {
         Ok((Rows::new(batch.tokens, batch.lengths), residues))
     }
 
-    /// Tokens as the model is shown them. A sampled answer may end with a protein token (see [`Policy::generate`]). Nothing is
-    /// predicted from the last token, so another stands in for it: no vector belongs there.
-    pub(super) fn unshown_end<'a>(&self, ids: &'a [u32]) -> impl Iterator<Item = u32> + use<'a> {
+    /// A sampled answer may end with a protein token (see [`Policy::generate`]). Nothing is predicted from the last token, so
+    /// another stands in for it when the model is shown the answer: no vector belongs there.
+    pub(super) fn cover_end(&self, ids: &mut [u32]) {
         let special = self.tokenizer.special();
-        let last = ids
-            .last()
-            .map(|last| if protein_tokens(special).contains(last) { special.end_of_text } else { *last });
-        ids[..ids.len().saturating_sub(1)].iter().copied().chain(last)
+        if let Some(last) = ids.last_mut().filter(|last| protein_tokens(special).contains(last)) {
+            *last = special.end_of_text;
+        }
     }
 
     /// The residue vectors of every slot.

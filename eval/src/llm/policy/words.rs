@@ -133,16 +133,16 @@ impl Policy {
     /// # Errors
     /// When a row has no prompt or no completion, or its places do not fit its proteins.
     pub fn score(&self, tape: &Tape, rows: &[Row], temperature: f64) -> Result<TokenScores> {
-        ensure!(
-            rows.iter().all(|row| 0 < row.n_prompt && row.n_prompt < row.ids.len()),
-            "a chat without a prompt or an answer"
-        );
+        check_chats(rows)?;
         let same = |a: &Row, b: &Row| a.ids[..a.n_prompt] == b.ids[..b.n_prompt] && a.proteins == b.proteins;
         let trees: Vec<&[Row]> = rows.chunk_by(same).collect();
         let mut joined = vec![];
         for tree in &trees {
             let mut row = tree[0].prompt();
-            tree.iter().for_each(|branch| row.ids.extend(self.unshown_end(&branch.ids[branch.n_prompt..])));
+            for branch in *tree {
+                row.ids.extend_from_slice(&branch.ids[branch.n_prompt..]);
+                self.cover_end(&mut row.ids);
+            }
             joined.push(row);
         }
         let (mut tokens, residues) = self.batch(&joined)?;
@@ -177,12 +177,12 @@ impl Policy {
     /// # Errors
     /// As [`Policy::score`], and with a bridge whose vectors are read between the layers.
     pub fn score_packed(&self, tape: &Tape, rows: &[Row], temperature: f64) -> Result<TokenScores> {
+        check_chats(rows)?;
         let (_, residues) = self.batch(rows)?;
         let residues = residues.map(|r| Residues { rows: vec![0; r.rows.len()], ..r });
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
         let (mut places, mut targets, mut start) = (vec![], vec![], 0);
         for row in rows {
-            ensure!(0 < row.n_prompt && row.n_prompt < row.ids.len(), "a chat without a prompt or an answer");
             places.extend((row.n_prompt..row.ids.len()).map(|t| start + t - 1));
             targets.extend_from_slice(&row.ids[row.n_prompt..]);
             start += row.ids.len();
@@ -286,6 +286,13 @@ impl Policy {
         let (tokens, residues) = self.batch(prompts)?;
         Ok(self.model.prompts(&tokens, residues.as_ref())?)
     }
+}
+
+/// Refuses rows of which nothing can be scored.
+fn check_chats(rows: &[Row]) -> Result<()> {
+    let whole = |row: &Row| 0 < row.n_prompt && row.n_prompt < row.ids.len();
+    ensure!(rows.iter().all(whole), "a chat without a prompt or an answer");
+    Ok(())
 }
 
 pub(super) fn protein_tokens(special: Special) -> [u32; 3] {
