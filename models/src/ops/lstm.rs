@@ -291,17 +291,18 @@ vectorised! {
     fn activate [T: Number] [T] (gates: &mut [T], cells: &mut [T], hidden: &mut [T], h: usize) {
         let rows = cells.chunks_exact_mut(h).zip(hidden.chunks_exact_mut(h));
         for (gates, (cells, hidden)) in gates.chunks_exact_mut(4 * h).zip(rows) {
-            let (i, rest) = gates.split_at_mut(h);
-            let (f, rest) = rest.split_at_mut(h);
+            let (input_and_forget, rest) = gates.split_at_mut(2 * h);
             let (g, o) = rest.split_at_mut(h);
-            let (g, o) = (&mut g[..h], &mut o[..h]);
-            for at in 0..h {
-                i[at] = i[at].sigmoid();
-                f[at] = f[at].sigmoid();
-                g[at] = g[at].fast_tanh();
-                o[at] = o[at].sigmoid();
-                cells[at] = f[at] * cells[at] + i[at] * g[at];
-                hidden[at] = o[at] * cells[at].fast_tanh();
+            // One array at a time: of loops over more the compiler makes no vector code.
+            input_and_forget.iter_mut().for_each(|x| *x = x.sigmoid());
+            o.iter_mut().for_each(|x| *x = x.sigmoid());
+            g.iter_mut().for_each(|x| *x = x.fast_tanh());
+            let (i, f) = input_and_forget.split_at(h);
+            for (((c, &i), &f), &g) in cells.iter_mut().zip(i).zip(f).zip(&*g) {
+                *c = f * *c + i * g;
+            }
+            for ((h, &c), &o) in hidden.iter_mut().zip(&*cells).zip(&*o) {
+                *h = o * c.fast_tanh();
             }
         }
     }

@@ -141,11 +141,16 @@ fn tile<T: Number, const R: usize, const W: usize>(
     b: &[T],
 ) -> [[T; W]; R] {
     let mut sums = [[T::zero(); W]; R];
-    let rows: [&[T]; R] = std::array::from_fn(|r| &a[r * stride..r * stride + depth]);
-    for (k, b) in b.chunks(LANES).take(depth).enumerate() {
-        let b = &b[..W];
+    if depth == 0 {
+        return sums;
+    }
+    let (a, b) = (&a[..(R - 1) * stride + depth], &b[..(depth - 1) * LANES + W]);
+    for k in 0..depth {
+        // SAFETY: k is below `depth` and r below R, so both lie in the slices cut above. With checks in this loop the sums
+        // leave their registers at each step.
+        let b = unsafe { b.get_unchecked(k * LANES..k * LANES + W) };
         for r in 0..R {
-            let x = rows[r][k];
+            let x = unsafe { *a.get_unchecked(r * stride + k) };
             for l in 0..W {
                 sums[r][l] = x.fused(b[l], sums[r][l]);
             }
