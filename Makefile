@@ -23,7 +23,7 @@ quickstart: ## The whole way on made-up sample data, to runs/quickstart/eval/rep
 	cargo run --release -- quickstart
 
 real-small: ## The whole way on real files: make real-small DATA=DIR
-	cargo run --release -- run recipes/real-small.toml --data $(DATA)
+	cargo run --release -- quickstart --data $(DATA)
 
 bench: ## Speed of ops and stages
 	cargo bench --workspace

@@ -178,7 +178,7 @@ enum Command {
         #[command(flatten)]
         run: RunArgs,
     },
-    /// Run the embedded recipe on made-up sample data: the whole way from raw files to a report
+    /// The whole way from raw files to a report: on made-up sample data, or with --data on real files
     Quickstart {
         #[command(flatten)]
         run: RunArgs,
@@ -409,7 +409,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             start(&recipe, &run)
         }
         Command::Quickstart { run } => {
-            let recipe = Recipe::quickstart(&run.set).map_err(Failure::Usage)?;
+            let recipe = Recipe::quickstart(run.data.is_some(), &run.set).map_err(Failure::Usage)?;
             start(&recipe, &run)
         }
     }

@@ -9,6 +9,8 @@ use train::config;
 
 /// The recipe of `peptalk quickstart`.
 const QUICKSTART: &str = include_str!("../recipes/quickstart.toml");
+/// That of `peptalk quickstart --data DIR`.
+const REAL_SMALL: &str = include_str!("../recipes/real-small.toml");
 
 /// Sections whose work draws random numbers: they take the recipe's seed unless they name their own.
 const SEEDED: &[&str] = &["world", "ss", "contact", "encoder", "ssl", "align", "sft", "grpo"];
@@ -62,12 +64,13 @@ impl Recipe {
         Self::new(config::read(path)?, settings).with_context(|| format!("recipe {}", path.display()))
     }
 
-    /// The embedded recipe, with `--set` on top.
+    /// The embedded recipe for the made-up sample data, or the one for real files, with `--set` on top.
     ///
     /// # Errors
     /// As [`Recipe::load`].
-    pub(crate) fn quickstart(settings: &[String]) -> Result<Self> {
-        Self::new(QUICKSTART.parse()?, settings).context("the embedded recipe")
+    pub(crate) fn quickstart(real: bool, settings: &[String]) -> Result<Self> {
+        let text = if real { REAL_SMALL } else { QUICKSTART };
+        Self::new(text.parse()?, settings).context("the embedded recipe")
     }
 
     fn new(mut table: Table, settings: &[String]) -> Result<Self> {

@@ -102,6 +102,17 @@ fn the_seed_of_the_recipe_is_that_of_its_sections() {
 }
 
 #[test]
+fn the_quickstart_goes_over_real_files_where_there_are_some() {
+    let place = tempfile::tempdir().unwrap();
+    let name = |set: &[&str]| {
+        let table: toml::Table = run(&[&["quickstart", "--dry-run"], set].concat()).1.parse().unwrap();
+        (table["name"].as_str().unwrap().to_owned(), table.contains_key("world"))
+    };
+    assert_eq!(name(&[]), ("quickstart".to_owned(), true));
+    assert_eq!(name(&["--data", place.path().to_str().unwrap()]), ("real-small".to_owned(), false));
+}
+
+#[test]
 fn files_of_others_are_not_replaced() {
     let (place, path) = recipe(TINY);
     let out = place.path().to_str().unwrap();
