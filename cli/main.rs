@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use eval::embeddings::Numbers;
+use models::device::{self, Device};
 use recipe::Recipe;
 use stages::Training;
 
@@ -79,6 +80,8 @@ enum Command {
         /// Go on with the interrupted run in --out, with its settings and tables
         #[arg(long)]
         resume: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
     },
     /// Judge models on one task, beside their floors
     Eval {
@@ -259,6 +262,35 @@ enum Import {
     },
 }
 
+/// Where a stage computes.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Compute {
+    /// The processor
+    Cpu,
+    /// The first NVIDIA GPU, in a build with the feature cuda (sft)
+    Cuda,
+}
+
+#[derive(Args)]
+struct DeviceArgs {
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Compute::Cpu)]
+    device: Compute,
+    /// Let products on the GPU round their factors to TF32, for speed
+    #[arg(long)]
+    tf32: bool,
+}
+
+impl DeviceArgs {
+    fn open(&self) -> Result<Device> {
+        device::allow_tf32(self.tf32);
+        match self.device {
+            Compute::Cpu => Ok(Device::Cpu),
+            Compute::Cuda => Ok(device::cuda()?),
+        }
+    }
+}
+
 #[derive(Args)]
 struct RecipeArgs {
     /// The recipe, a TOML file
@@ -366,10 +398,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = recipe.section(recipe.ingest.as_ref(), "ingest").map_err(Failure::Usage)?;
             stages::ingest(config, &data, &out).map_err(Failure::Work)
         }
-        Command::Train { stage, config, tables, out, set, resume } => {
+        Command::Train { stage, config, tables, out, set, resume, device } => {
             let config = config.unwrap_or_else(|| out.join(train::config::CONFIG));
             let recipe = Recipe::load(&config, &set).map_err(Failure::Usage)?;
-            stages::train(stage, &recipe, tables, &out, resume).map_err(Failure::Work)
+            let device = device.open().map_err(Failure::Usage)?;
+            stages::train(stage, &recipe, tables, &out, resume, &device).map_err(Failure::Work)
         }
         Command::Eval { task, recipe, tables, model, out } => {
             let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use eval::Models;
 use eval::hub::Place;
 use eval::report::RunLog;
+use models::device::Device;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
 use crate::CODE;
@@ -31,12 +32,19 @@ pub(crate) enum Training {
     Grpo,
 }
 
-/// A loop: settings, tables, run folder, whether to resume.
-type Loop<C> = fn(&C, &Path, &Path, bool) -> Result<()>;
-
 impl Training {
     /// The stage of a recipe, or `None` if it has no such section.
-    fn stage<'a>(self, recipe: &'a Recipe, tables: &Path, folder: PathBuf) -> Result<Option<Stage<'a>>> {
+    fn stage<'a>(
+        self,
+        recipe: &'a Recipe,
+        tables: &Path,
+        folder: PathBuf,
+        device: &Device,
+    ) -> Result<Option<Stage<'a>>> {
+        ensure!(
+            device.is_cpu() || self == Self::Sft,
+            "{self:?} computes on the CPU alone\nhint: leave out --device"
+        );
         let seat = Seat { recipe, tables, folder: &folder };
         match self {
             Self::Ss => seat.stage("ss", recipe.ss.as_ref(), train::ss::run, |ss| {
@@ -51,11 +59,17 @@ impl Training {
                 let encoder = align.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
                 [("base".to_owned(), &align.base)].into_iter().chain(encoder).collect()
             }),
-            Self::Sft => seat.stage("sft", recipe.sft.as_ref(), train::sft::run, |sft| {
-                let encoder = sft.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
-                let bridge = sft.bridge.iter().map(|folder| ("bridge".to_owned(), folder));
-                [("base".to_owned(), &sft.base)].into_iter().chain(encoder).chain(bridge).collect()
-            }),
+            Self::Sft => {
+                let device = device.clone();
+                let run = move |sft: &train::sft::Config, tables: &Path, out: &Path, resume: bool| {
+                    train::sft::run(sft, tables, out, resume, &device)
+                };
+                seat.stage("sft", recipe.sft.as_ref(), run, |sft| {
+                    let encoder = sft.protein.encoder().map(|folder| ("encoder".to_owned(), folder));
+                    let bridge = sft.bridge.iter().map(|folder| ("bridge".to_owned(), folder));
+                    [("base".to_owned(), &sft.base)].into_iter().chain(encoder).chain(bridge).collect()
+                })
+            }
             Self::Grpo => seat.stage("grpo", recipe.grpo.as_ref(), train::grpo::run, |grpo| {
                 vec![("policy".to_owned(), &grpo.policy)]
             }),
@@ -71,12 +85,13 @@ struct Seat<'p, 'a> {
 }
 
 impl<'a> Seat<'_, 'a> {
-    /// A stage that reads the tables and the models that `models` names, whose paths begin at the stage's folder.
+    /// A stage that reads the tables and the models that `models` names, whose paths begin at the stage's folder. `run` is
+    /// its loop: settings, tables, run folder, whether to resume.
     fn stage<C>(
         &self,
         name: &'static str,
         config: Option<&'a C>,
-        run: Loop<C>,
+        run: impl Fn(&C, &Path, &Path, bool) -> Result<()> + 'a,
         models: impl Fn(&'a C) -> Vec<(String, &'a PathBuf)>,
     ) -> Result<Option<Stage<'a>>> {
         let Some(config) = config else { return Ok(None) };
@@ -156,13 +171,14 @@ pub(crate) fn train(
     tables: Option<PathBuf>,
     out: &Path,
     resume: bool,
+    device: &Device,
 ) -> Result<()> {
     let _lock = Lock::take(out)?;
     let tables = match tables {
         Some(tables) => tables,
         None => interrupted(out)?.remove("tables").context("the run was begun without tables")?,
     };
-    let stage = training.stage(recipe, &tables, out.to_owned())?;
+    let stage = training.stage(recipe, &tables, out.to_owned(), device)?;
     let stage = stage.with_context(|| format!("recipe {:?} has no section for {training:?}", recipe.name))?;
     print!("{}", train::config::resolved(&stage.config)?);
     let existing = if resume { Existing::Resume } else { Existing::Refuse };
@@ -247,7 +263,8 @@ fn plan<'a>(recipe: &'a Recipe, data: &'a Path, out: &Path) -> Result<Vec<Stage<
         stages.push(Stage { name: "ingest", folder, config, inputs, resumes: false, work });
     }
     for training in Training::value_variants() {
-        stages.extend(training.stage(recipe, &tables, out.join(format!("{training:?}").to_lowercase()))?);
+        let folder = out.join(format!("{training:?}").to_lowercase());
+        stages.extend(training.stage(recipe, &tables, folder, &Device::Cpu)?);
     }
     if let Some(config) = &recipe.eval {
         let trained: Vec<(&'static str, PathBuf)> = stages

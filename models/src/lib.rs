@@ -3,6 +3,9 @@
 //! The principal idea is the [`tape`]: an op computes a value and records how its gradient goes back. Weights are
 //! [`Param`]s, built through [`Weights`] under the name they have in a checkpoint.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod device;
 pub mod fold;
 mod folder;
 #[doc(hidden)]

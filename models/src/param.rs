@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::device::on_gpu;
 use crate::view::{update, view};
 
 /// One weight. Clones share the numbers, so an optimiser's step is seen by every layer that holds it.
@@ -43,15 +44,15 @@ impl Param {
         self.trainable.store(trainable, Ordering::Relaxed);
     }
 
-    /// Changes the numbers in place (optimiser, EMA, loading).
+    /// Changes the numbers in place (EMA, loading).
     ///
     /// # Errors
     /// When the weight is not f32 on the CPU.
-    pub fn update(&self, f: impl Fn(&mut [f32])) -> Result<()> {
+    pub fn update(&self, f: impl FnOnce(&mut [f32])) -> Result<()> {
         update(&self.value, f)
     }
 
-    /// Overwrites the numbers in place.
+    /// Overwrites the numbers in place, from any device.
     ///
     /// # Errors
     /// On another shape.
@@ -59,7 +60,8 @@ impl Param {
         if value.shape() != self.value.shape() {
             bail!("weight {}: shape {:?}, got {:?}", self.name, self.value.shape(), value.shape());
         }
-        let value = value.to_dtype(DType::F32)?.contiguous()?;
+        let value = value.to_dtype(DType::F32)?.to_device(self.value.device())?.contiguous()?;
+        on_gpu!(self.value => self.value.flatten_all()?.slice_set(&value.flatten_all()?, 0, 0));
         let new = view::<f32>(&value)?;
         self.update(|old| old.copy_from_slice(&new))
     }
@@ -118,9 +120,9 @@ impl Params {
         self.iter().filter(|p| select(&p.name)).map(|p| p.set_trainable(trainable)).count()
     }
 
-    /// Copies of the numbers, for EMA, best-model keeping and KL references.
+    /// Copies of the numbers on the CPU, for checkpoints, EMA, best-model keeping and KL references.
     pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.iter().map(|p| Ok((p.name.to_string(), p.value.copy()?))).collect()
+        self.iter().map(|p| Ok((p.name.to_string(), p.value.copy()?.to_device(&Device::Cpu)?))).collect()
     }
 
     /// Overwrites all weights from `tensors`.

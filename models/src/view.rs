@@ -2,12 +2,17 @@
 //!
 //! Every fused op is a plain loop over slices, generic over [`Real`] so that its gradient can be checked in f64.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::panic::Location;
+use std::path::Path;
 
 use candle_core::{
-    CpuStorage, DType, InplaceOp1, InplaceOp2, Layout, Result, Storage, StorageRef, Tensor, WithDType, bail,
+    CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Storage, StorageRef, Tensor, WithDType, bail,
 };
+
+use crate::device::on_gpu;
 
 /// The number types the ops are written for: f32 (training, inference) and f64 (gradient checks).
 pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum + Default {
@@ -76,6 +81,7 @@ impl<T: WithDType> Deref for View<'_, T> {
 ///
 /// # Errors
 /// On another device, number type or a non-contiguous layout.
+#[track_caller]
 pub fn view<T: WithDType>(tensor: &Tensor) -> Result<View<'_, T>> {
     if tensor.dtype() != T::DTYPE {
         bail!("this op needs {:?}, got {:?}", T::DTYPE, tensor.dtype());
@@ -83,7 +89,12 @@ pub fn view<T: WithDType>(tensor: &Tensor) -> Result<View<'_, T>> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("this op needs a contiguous tensor") };
     if !matches!(&*storage, Storage::Cpu(_)) {
-        bail!("this op runs on the CPU, got a tensor on {:?}", tensor.device().location());
+        let file = Path::new(Location::caller().file());
+        bail!(
+            "{} runs on the CPU alone, got a tensor on {:?}\nhint: leave out --device",
+            file.file_stem().unwrap_or_default().display(),
+            tensor.device().location()
+        );
     }
     Ok(View { storage, start, len: end - start, number: PhantomData })
 }
@@ -236,9 +247,9 @@ fn block<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate:
 }
 
 /// Applies `f` to the elements of a contiguous f32 CPU tensor in place.
-pub(crate) fn update(tensor: &Tensor, f: impl Fn(&mut [f32])) -> Result<()> {
-    struct Update<F>(F);
-    impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
+pub(crate) fn update(tensor: &Tensor, f: impl FnOnce(&mut [f32])) -> Result<()> {
+    struct Update<F>(Cell<Option<F>>);
+    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
         fn name(&self) -> &'static str {
             "update"
         }
@@ -247,15 +258,21 @@ pub(crate) fn update(tensor: &Tensor, f: impl Fn(&mut [f32])) -> Result<()> {
             let Some((start, end)) = layout.contiguous_offsets() else {
                 bail!("update needs a contiguous tensor")
             };
-            let CpuStorage::F32(all) = storage else { bail!("update needs f32, got {:?}", DType::F32) };
-            (self.0)(&mut all[start..end]);
+            let CpuStorage::F32(all) = storage else { bail!("update needs an f32 tensor") };
+            self.0.take().into_iter().for_each(|f| f(&mut all[start..end]));
             Ok(())
         }
     }
-    tensor.inplace_op1(&Update(f))
+    if !tensor.device().is_cpu() {
+        bail!(
+            "numbers are changed by a function on the CPU alone, got a tensor on {:?}",
+            tensor.device().location()
+        );
+    }
+    tensor.inplace_op1(&Update(Cell::new(Some(f))))
 }
 
-/// `into += from`, in place, for two contiguous CPU tensors of one shape and number type.
+/// `into += from`, in place, for two contiguous tensors of one shape, number type and device.
 pub(crate) fn add_assign(into: &Tensor, from: &Tensor) -> Result<()> {
     struct Add;
     impl InplaceOp2 for Add {
@@ -283,6 +300,7 @@ pub(crate) fn add_assign(into: &Tensor, from: &Tensor) -> Result<()> {
     if into.shape() != from.shape() {
         bail!("add_assign: shapes {:?} and {:?}", into.shape(), from.shape());
     }
+    on_gpu!(into => crate::cuda::add_assign(into, from));
     into.inplace_op2(&from.contiguous()?, &Add)
 }
 

@@ -44,6 +44,7 @@ enum Source {
 
 struct State {
     source: Source,
+    device: Device,
     params: Params,
     missing: Vec<String>,
     shapes: Vec<String>,
@@ -59,8 +60,14 @@ pub struct Weights {
 
 impl Weights {
     fn new(source: Source) -> Self {
-        let state =
-            State { source, params: Params::default(), missing: vec![], shapes: vec![], twice: vec![] };
+        let state = State {
+            source,
+            device: Device::Cpu,
+            params: Params::default(),
+            missing: vec![],
+            shapes: vec![],
+            twice: vec![],
+        };
         Self { state: Rc::new(RefCell::new(state)), prefix: String::new() }
     }
 
@@ -73,6 +80,14 @@ impl Weights {
     /// Weights by name, as read from a checkpoint; any float type, used as f32.
     pub fn loaded(tensors: BTreeMap<String, Tensor>) -> Self {
         Self::new(Source::Loaded(tensors))
+    }
+
+    /// The same weights on another device than the CPU. So a model moves: a new one is built of its
+    /// [`Params::snapshot`] there.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        self.state.borrow_mut().device = device.clone();
+        self
     }
 
     /// The builder for a named part.
@@ -111,7 +126,7 @@ impl Weights {
                 }
             },
         };
-        let param = Param::new(name.clone(), value)?;
+        let param = Param::new(name.clone(), value.to_device(&state.device)?)?;
         if state.params.insert(param.clone()).is_err() {
             state.twice.push(name);
         }
@@ -125,6 +140,7 @@ impl Weights {
     pub fn finish(self) -> Result<Params> {
         let state = self.state.replace(State {
             source: Source::Loaded(BTreeMap::new()),
+            device: Device::Cpu,
             params: Params::default(),
             missing: vec![],
             shapes: vec![],

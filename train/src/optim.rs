@@ -9,22 +9,18 @@
 //! }
 //! ```
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use models::{Gradients, Param, Params, view};
-use rayon::prelude::*;
+use models::ops::{self, AdamWRule, AdamWUpdate};
+use models::{Gradients, Param, Params};
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::{Schedule, ScheduleConfig};
 
 /// Tensors by name, as they lie in one safetensors file.
 pub type Tensors = BTreeMap<String, Tensor>;
-
-/// Elements that one thread works on at a time; fixed, so sums have one order on any number of threads.
-const CHUNK: usize = 1 << 14;
 
 /// The `optim` section of a training stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,12 +154,14 @@ impl StepNorms {
 struct Moments {
     /// Steps in which the weight had a gradient.
     steps: u64,
-    mean: Vec<f32>,
-    square: Vec<f32>,
+    /// where the weight lies, changed in place
+    mean: Tensor,
+    square: Tensor,
 }
 
 /// AdamW with decoupled weight decay (Loshchilov & Hutter 2019), operation for operation as `torch.optim.AdamW`:
-/// `p ·= 1 − lr·wd`, moments, `p −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`. A weight without a gradient is left as it is.
+/// `p ·= 1 − lr·wd`, moments, `p −= lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)`. A weight without a gradient is left as it is. The
+/// moments lie where the weight lies.
 pub struct AdamW {
     groups: ParamGroups,
     betas: (f64, f64),
@@ -175,7 +173,7 @@ impl AdamW {
     /// A fresh optimiser.
     ///
     /// # Errors
-    /// When a β lies outside [0, 1) or ε is not positive.
+    /// When a β lies outside [0, 1) or ε is not positive, and when there is no memory for the moments.
     pub fn new(groups: ParamGroups, betas: (f64, f64), eps: f64) -> Result<Self> {
         let unit = 0.0..1.0;
         ensure!(
@@ -184,31 +182,24 @@ impl AdamW {
         );
         ensure!(eps > 0.0, "eps must be positive, got {eps}");
         let zeros = |p: &Param| {
-            let n = p.value().elem_count();
-            (p.name().to_string(), Moments { steps: 0, mean: vec![0.0; n], square: vec![0.0; n] })
+            let (mean, square) = (p.value().zeros_like()?, p.value().zeros_like()?);
+            Ok((p.name().to_string(), Moments { steps: 0, mean, square }))
         };
-        let moments = groups.0.iter().flat_map(|(_, members)| members.iter().map(zeros)).collect();
+        let members = groups.0.iter().flat_map(|(_, members)| members);
+        let moments = members.map(zeros).collect::<Result<_>>()?;
         Ok(Self { groups, betas, eps, moments })
     }
 
     /// Norms of the gradients as they are, in f64 and in one order of summation on any number of threads.
     ///
     /// # Errors
-    /// When a gradient is no contiguous f32 CPU tensor.
+    /// When a gradient is not f32.
     pub fn norms(&self, gradients: &Gradients) -> Result<StepNorms> {
         let mut groups = Vec::with_capacity(self.groups.0.len());
         for (config, members) in &self.groups.0 {
-            let mut squares = 0.0;
-            for gradient in members.iter().filter_map(|p| gradients.params.get(&**p.name())) {
-                let gradient = gradient.contiguous()?;
-                let numbers = view::<f32>(&gradient)?;
-                let sums: Vec<f64> = numbers
-                    .par_chunks(CHUNK)
-                    .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
-                    .collect();
-                squares += sums.iter().sum::<f64>();
-            }
-            groups.push((config.pattern.clone(), squares));
+            let found = members.iter().filter_map(|p| gradients.params.get(&**p.name()).cloned());
+            let squares = ops::squares(&found.collect::<Vec<Tensor>>())?;
+            groups.push((config.pattern.clone(), squares.iter().sum::<f64>()));
         }
         let total = groups.iter().map(|(_, squares)| squares).sum::<f64>().sqrt();
         Ok(StepNorms { groups: groups.into_iter().map(|(name, s)| (name, s.sqrt())).collect(), total })
@@ -221,6 +212,7 @@ impl AdamW {
     /// When a norm is not finite (ask [`crate::guard::Guard::admits`] first) or a gradient has the wrong kind.
     pub fn step(&mut self, gradients: &Gradients, norms: &StepNorms, lr: f64) -> Result<()> {
         ensure!(norms.is_finite(), "a gradient is not finite: {norms:?}");
+        let mut of_one = vec![];
         for ((config, members), (_, norm)) in self.groups.0.iter().zip(&norms.groups) {
             let clip = (config.clip_norm / (norm + 1e-6)).min(1.0);
             let lr = lr * config.lr_factor;
@@ -229,36 +221,45 @@ impl AdamW {
                 let moments =
                     self.moments.get_mut(&**param.name()).expect("every grouped weight has moments");
                 moments.steps += 1;
-                let t = i32::try_from(moments.steps).context("more than 2³¹ steps")?;
-                let rule = Rule {
-                    clip: clip as f32,
-                    decay: (1.0 - lr * config.weight_decay) as f32,
-                    mean_weight: (1.0 - self.betas.0) as f32,
-                    square_keep: self.betas.1 as f32,
-                    square_weight: (1.0 - self.betas.1) as f32,
-                    step_size: (lr / (1.0 - self.betas.0.powi(t))) as f32,
-                    root: (1.0 - self.betas.1.powi(t)).sqrt() as f32,
-                    eps: self.eps as f32,
-                };
-                let gradient = gradient.contiguous()?;
-                rule.apply(param, &view::<f32>(&gradient)?, moments)?;
+                of_one.push((param, gradient.contiguous()?, clip, lr, config.weight_decay));
             }
         }
-        Ok(())
+        let mut updates = Vec::with_capacity(of_one.len());
+        for (param, gradient, clip, lr, weight_decay) in &of_one {
+            let moments = &self.moments[&**param.name()];
+            let t = i32::try_from(moments.steps).context("more than 2³¹ steps")?;
+            updates.push(AdamWUpdate {
+                weight: param.value(),
+                mean: &moments.mean,
+                square: &moments.square,
+                gradient,
+                clip: *clip as f32,
+                decay: (1.0 - lr * weight_decay) as f32,
+                step_size: (lr / (1.0 - self.betas.0.powi(t))) as f32,
+                root: (1.0 - self.betas.1.powi(t)).sqrt() as f32,
+            });
+        }
+        let rule = AdamWRule {
+            mean_weight: (1.0 - self.betas.0) as f32,
+            square_keep: self.betas.1 as f32,
+            square_weight: (1.0 - self.betas.1) as f32,
+            eps: self.eps as f32,
+        };
+        Ok(ops::adamw(&rule, &updates)?)
     }
 
-    /// The state: `NAME.exp_avg`, `NAME.exp_avg_sq` (shaped as the weight) and `NAME.step` (u32 scalar).
+    /// The state, copied to the CPU: `NAME.exp_avg`, `NAME.exp_avg_sq` (shaped as the weight) and `NAME.step` (u32 scalar).
     ///
     /// # Errors
     /// What candle says.
     pub fn tensors(&self) -> Result<Tensors> {
         let mut tensors = Tensors::new();
         for param in self.groups.0.iter().flat_map(|(_, members)| members) {
-            let (name, shape) = (param.name(), param.value().shape());
+            let name = param.name();
             let moments = &self.moments[&**name];
-            let tensor = |data: &Vec<f32>| Tensor::from_vec(data.clone(), shape, &Device::Cpu);
-            tensors.insert(format!("{name}.exp_avg"), tensor(&moments.mean)?);
-            tensors.insert(format!("{name}.exp_avg_sq"), tensor(&moments.square)?);
+            let copy = |tensor: &Tensor| tensor.copy()?.to_device(&Device::Cpu);
+            tensors.insert(format!("{name}.exp_avg"), copy(&moments.mean)?);
+            tensors.insert(format!("{name}.exp_avg_sq"), copy(&moments.square)?);
             let steps = u32::try_from(moments.steps).context("more than 2³² steps")?;
             tensors.insert(format!("{name}.step"), Tensor::new(steps, &Device::Cpu)?);
         }
@@ -284,52 +285,16 @@ impl AdamW {
             );
         }
         for (name, moments) in &mut self.moments {
-            let numbers = |of: &str| -> Result<Vec<f32>> {
-                Ok(tensors[&format!("{name}.{of}")].to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+            let device = moments.mean.device().clone();
+            // A copy of its own, for the steps change it in place.
+            let tensor = |of: &str| {
+                let tensor = tensors[&format!("{name}.{of}")].to_dtype(DType::F32)?;
+                tensor.copy()?.to_device(&device)?.contiguous()
             };
-            (moments.mean, moments.square) = (numbers("exp_avg")?, numbers("exp_avg_sq")?);
+            (moments.mean, moments.square) = (tensor("exp_avg")?, tensor("exp_avg_sq")?);
             moments.steps = tensors[&format!("{name}.step")].to_scalar::<u32>()?.into();
         }
         Ok(())
-    }
-}
-
-/// The numbers of one step that all elements of a weight share.
-struct Rule {
-    clip: f32,
-    decay: f32,
-    mean_weight: f32,
-    square_keep: f32,
-    square_weight: f32,
-    step_size: f32,
-    root: f32,
-    eps: f32,
-}
-
-impl Rule {
-    fn apply(&self, param: &Param, gradient: &[f32], moments: &mut Moments) -> candle_core::Result<()> {
-        // `Param::update` may call its closure once only, but asks for `Fn`.
-        let moments = RefCell::new(moments);
-        param.update(|weights| {
-            let mut moments = moments.borrow_mut();
-            let Moments { mean, square, .. } = &mut **moments;
-            weights
-                .par_chunks_mut(CHUNK)
-                .zip(mean.par_chunks_mut(CHUNK))
-                .zip(square.par_chunks_mut(CHUNK))
-                .zip(gradient.par_chunks(CHUNK))
-                .for_each(|(((w, m), v), g)| self.chunk(w, m, v, g));
-        })
-    }
-
-    fn chunk(&self, weights: &mut [f32], mean: &mut [f32], square: &mut [f32], gradient: &[f32]) {
-        for (((w, m), v), &g) in weights.iter_mut().zip(mean).zip(square).zip(gradient) {
-            let g = g * self.clip;
-            *w *= self.decay;
-            *m += self.mean_weight * (g - *m);
-            *v = self.square_keep * *v + self.square_weight * g * g;
-            *w -= self.step_size * (*m / (v.sqrt() / self.root + self.eps));
-        }
     }
 }
 

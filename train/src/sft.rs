@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use candle_core::Device;
 use datasets::llm::{Example, Row, Truth, audit, best_fit_decreasing};
 use models::llm::LoraConfig;
 use models::{Gradients, Tape};
@@ -109,12 +110,12 @@ impl First {
     }
 }
 
-/// Trains the adapter and the bridge and leaves them in `OUT/model`.
+/// Trains the adapter and the bridge on `device` and leaves them in `OUT/model`.
 ///
 /// # Errors
 /// On impossible settings, missing tables or models, a mask that would train nothing, a loss that stays without a finite
 /// value, I/O.
-pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<()> {
+pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool, device: &Device) -> Result<()> {
     let sizes = [config.batch_size as u64, config.accumulation as u64, config.eval_every, config.save_every];
     ensure!(sizes.iter().all(|&n| n > 0) && config.pack_tokens != Some(0), "sft: sizes must be positive");
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
@@ -132,6 +133,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     if let Some(embeddings) = &config.embeddings {
         policy.keep_embeddings(out, embeddings)?;
     }
+    let policy = policy.to_device(device)?;
     let (frozen, trained) = policy.counts();
     tracing::info!("policy of {frozen} frozen weights and {trained} trained ones");
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
@@ -223,7 +225,8 @@ fn say_memory(config: &Config, policy: &Policy, rows: &[Row]) {
     let memory = Memory::estimate(model, frozen as u64, trained as u64, tokens, kept);
     tracing::info!("memory of a micro-batch of {tokens} tokens and {residues} residues: about {memory}");
     let needed = memory.total() - memory.frozen; // those are there already
-    if memory::available().is_some_and(|there| there < needed) {
+    let on_cpu = policy.model().device().is_cpu();
+    if on_cpu && memory::available().is_some_and(|there| there < needed) {
         let key = if config.pack_tokens.is_some() { "pack_tokens" } else { "batch_size" };
         tracing::warn!(
             "this is more than the system has free\nhint: lower sft.{key} and raise sft.accumulation"

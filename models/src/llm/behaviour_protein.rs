@@ -42,7 +42,7 @@ fn pool() -> Reader {
 }
 
 /// Every kind of bridge.
-fn readers() -> [Reader; 3] {
+pub(crate) fn readers() -> [Reader; 3] {
     let perceiver =
         PerceiverConfig { n_latents: 5, n_layers: 2, width: 14, n_heads: 2, ffn_size: 19, site: true };
     let flamingo = FlamingoConfig {
@@ -58,15 +58,18 @@ fn readers() -> [Reader; 3] {
     [pool(), Reader::Perceiver(perceiver), Reader::Flamingo(flamingo)]
 }
 
-fn model(reader: Reader) -> ProteinLlm {
-    let lora = LoraConfig {
+fn lora() -> LoraConfig {
+    LoraConfig {
         target_modules: ["k_proj", "v_proj"].into(),
         r: 3,
         lora_alpha: 6.0,
         use_rslora: true,
         ..LoraConfig::default()
-    };
-    let llm = tiny(true).with_lora(&lora, Weights::random(named)).unwrap();
+    }
+}
+
+fn model(reader: Reader) -> ProteinLlm {
+    let llm = tiny(true).with_lora(&lora(), Weights::random(named)).unwrap();
     let config = bridge::Config { ends: ENDS, reader };
     let bridge = Bridge::new(config, Weights::random(named), llm.embedding().value()).unwrap();
     let spread =
@@ -78,6 +81,30 @@ fn model(reader: Reader) -> ProteinLlm {
         param.update(|x| x.fill(0.7)).unwrap(); // shut gates would hide everything
     }
     ProteinLlm::new(llm, Some(ProteinPath { encoder: encoder().into(), bridge })).unwrap()
+}
+
+/// A model of one kind of bridge on a device.
+#[cfg(feature = "cuda")]
+pub(crate) fn model_on(reader: Reader, device: &Device) -> Result<ProteinLlm> {
+    model(reader).to_device(device)
+}
+
+/// Loss and gradients of a step on [`example`]: the last tokens of each row are predicted.
+#[cfg(feature = "cuda")]
+pub(crate) fn step(model: &ProteinLlm) -> Result<(Tensor, crate::tape::Gradients)> {
+    let (rows, proteins) = example(n_places(model));
+    let (rows, proteins) = parts(&rows, &proteins, 2);
+    let residues = model.encode(&proteins)?;
+    let width = rows.ids.dim(1)?;
+    let label = |at: usize| {
+        let (n, t) = (rows.lengths[at / width], at % width);
+        t < n && t + 4 > n
+    };
+    let labelled: Vec<bool> = (0..rows.lengths.len() * width).map(label).collect();
+    let tape = Tape::on();
+    let (scores, _) = model.token_logprobs(&tape, &rows, residues.as_ref(), &labelled, 1.0)?;
+    let loss = ops::scale(&tape, &ops::mean(&tape, &scores.logprobs)?, -1.0)?;
+    Ok((loss.value().clone(), tape.backward(&loss)?))
 }
 
 fn n_places(model: &ProteinLlm) -> usize {

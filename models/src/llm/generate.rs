@@ -3,7 +3,7 @@
 //! Every completion draws from a generator of its own and the model's bits do not depend on the batch, so neither the
 //! batch nor the number of threads changes a sample.
 
-use candle_core::{IndexOp, Result, Tensor, bail};
+use candle_core::{Device, IndexOp, Result, Tensor, bail};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -106,7 +106,7 @@ pub fn generate(
             break;
         }
         let tokens: Vec<u32> = active.iter().filter_map(|&row| out[row].tokens.last().copied()).collect();
-        let tokens = Tensor::from_vec(tokens, (active.len(), 1), logits.device())?;
+        let tokens = Tensor::from_vec(tokens, (active.len(), 1), &Device::Cpu)?;
         let embeds = model.embed(&Tape::off(), &tokens)?;
         let hidden = model.extend(embeds.value(), &active, &vec![1; active.len()], &mut cache)?;
         logits = head(model, &hidden.squeeze(1)?)?;
@@ -139,7 +139,7 @@ pub fn score_completions(
             row.iter_mut().zip(tokens.iter().take(tokens.len().saturating_sub(1))).for_each(|(f, &t)| *f = t);
         }
         let fed =
-            model.embed(&Tape::off(), &Tensor::from_vec(fed, (completions.len(), width), last.device())?)?;
+            model.embed(&Tape::off(), &Tensor::from_vec(fed, (completions.len(), width), &Device::Cpu)?)?;
         let lengths: Vec<usize> =
             completions.iter().map(|(_, tokens)| tokens.len().saturating_sub(1)).collect();
         let rows: Vec<usize> = (0..completions.len()).collect();
@@ -168,7 +168,7 @@ fn prefill(model: &Qwen3, prompts: &Prompts, of_prompt: &[usize], room: usize) -
         bail!("{n} prompts of width {width} with lengths {:?}", prompts.lengths);
     }
     let rows: Vec<usize> = (0..n).collect();
-    let mut cache = model.cache(n, width + room, prompts.media.clone());
+    let mut cache = model.cache(n, width + room, prompts.media.clone())?;
     let hidden = model.extend(&prompts.embeds, &rows, &prompts.lengths, &mut cache)?;
     let last =
         of_prompt.iter().map(|&p| hidden.i((p, prompts.lengths[p] - 1))).collect::<Result<Vec<_>>>()?;
@@ -188,7 +188,8 @@ fn draw(
     sampling: Sampling,
 ) -> Result<Vec<(u32, f32)>> {
     let vocab = logits.dim(1)?;
-    let logits = view::<f32>(logits)?;
+    let logits = logits.to_device(&Device::Cpu)?;
+    let logits = view::<f32>(&logits)?;
     let mut working: Vec<&mut ChaCha8Rng> = rngs
         .iter_mut()
         .enumerate()

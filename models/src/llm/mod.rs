@@ -11,9 +11,9 @@ mod protein_llm;
 pub mod qwen3;
 
 #[cfg(test)]
-mod behaviour;
+pub(crate) mod behaviour;
 #[cfg(test)]
-mod behaviour_protein;
+pub(crate) mod behaviour_protein;
 #[cfg(test)]
 pub(crate) mod parity;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Proteins and text in one model: encoder → bridge → Qwen3.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::llm::bridge::{Bridge, Config, Media, Reader};
 use crate::llm::encoder::Encoder;
@@ -100,6 +100,19 @@ impl ProteinLlm {
         Ok(Self { llm, protein })
     }
 
+    /// This model with its language model and bridge on a device: they, or copies. The encoder stays: what it says is
+    /// computed once for each protein and kept.
+    ///
+    /// # Errors
+    /// When there is too little memory.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let place = |path: &ProteinPath| -> Result<_> {
+            Ok(ProteinPath { encoder: path.encoder.clone(), bridge: path.bridge.to_device(device)? })
+        };
+        let protein = self.protein.as_ref().map(place).transpose()?;
+        Self::new(self.llm.to_device(device)?, protein)
+    }
+
     /// The weights of all parts that a checkpoint of a training run holds: language model, adapter and bridge. The frozen
     /// encoder is not among them.
     ///
@@ -181,7 +194,7 @@ impl ProteinLlm {
             }
         }
         if let Some(residues) = residues {
-            let residue_vectors = Var::constant(residues.vectors.clone());
+            let residue_vectors = Var::constant(residues.vectors.to_device(self.llm.device())?);
             let vectors = path.bridge.forward(tape, &residue_vectors, &residues.lengths, &residues.sites)?;
             let vectors = ops::reshape(tape, &vectors, (owners.len() * n_places, width))?;
             x = ops::replace_rows(tape, &x, &slots, &vectors)?;
@@ -203,7 +216,7 @@ impl ProteinLlm {
         else {
             bail!("only vectors that stand in the prompt can be compared with words");
         };
-        let vectors = Var::constant(residues.vectors.clone());
+        let vectors = Var::constant(residues.vectors.to_device(self.llm.device())?);
         let vectors = bridge.forward(tape, &vectors, &residues.lengths, &residues.sites)?;
         let embedding = self.llm.embedding().value();
         let table = embedding.index_select(&Tensor::new(words, embedding.device())?, 0)?;

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use serde_json::{Value, json};
 
 use crate::layers::{Embedding, RmsNorm};
@@ -303,6 +303,28 @@ impl Qwen3 {
         })
     }
 
+    /// Where its weights lie.
+    pub fn device(&self) -> &Device {
+        self.embed_tokens.weight.value().device()
+    }
+
+    /// This model on a device: itself, or a copy with its adapter; what is frozen here is frozen there.
+    ///
+    /// # Errors
+    /// When there is too little memory.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.device().same_device(device) {
+            return Ok(self.clone());
+        }
+        let base = Weights::loaded(self.without_lora()?.params.snapshot()?).on(device);
+        let mut model = Self::new(self.config.clone(), base)?;
+        model.copy_lora(self)?;
+        for param in model.params.iter() {
+            param.set_trainable(self.params.get(param.name()).is_some_and(Param::is_trainable));
+        }
+        Ok(model)
+    }
+
     /// The embedding table `[V, C]`.
     pub fn embedding(&self) -> &Param {
         &self.embed_tokens.weight
@@ -436,16 +458,20 @@ impl Qwen3 {
         let (b, t, width) = hidden.value().dims3()?;
         let flat = ops::reshape(tape, hidden, (b * t, width))?;
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-        let rows = Tensor::new(rows, hidden.value().device())?;
+        let rows = Tensor::new(rows, &Device::Cpu)?;
         let picked = ops::embedding(tape, &flat, &rows)?; // [N, C]
         ops::token_logprobs(tape, &picked, &tape.param(self.head()), targets, temperature)
     }
 
     /// An empty cache for `rows` sequences of up to `capacity` tokens, which read the proteins in `media`.
-    pub fn cache(&self, rows: usize, capacity: usize, media: Option<Media>) -> Cache {
-        let layer = |_| KvCache::new(rows, capacity, self.config.num_key_value_heads, self.config.head_dim);
-        let layers = (0..self.config.num_hidden_layers).map(layer).collect();
-        Cache { layers, lengths: vec![0; rows], media }
+    ///
+    /// # Errors
+    /// When a GPU has too little memory.
+    pub fn cache(&self, rows: usize, capacity: usize, media: Option<Media>) -> Result<Cache> {
+        let (groups, dim) = (self.config.num_key_value_heads, self.config.head_dim);
+        let layer = |_| KvCache::new(rows, capacity, groups, dim, self.device());
+        let layers = (0..self.config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
+        Ok(Cache { layers, lengths: vec![0; rows], media })
     }
 }
 
@@ -464,7 +490,7 @@ impl Cache {
     /// What candle says.
     pub fn select(&self, rows: &[usize]) -> Result<Self> {
         Ok(Self {
-            layers: self.layers.iter().map(|layer| layer.select(rows)).collect(),
+            layers: self.layers.iter().map(|layer| layer.select(rows)).collect::<Result<_>>()?,
             lengths: rows.iter().map(|&row| self.lengths[row]).collect(),
             media: self.media.as_ref().map(|media| media.select(rows)).transpose()?,
         })

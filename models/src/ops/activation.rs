@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, rows_per_task, vectorised};
 use crate::tape::{Tape, Var};
@@ -10,16 +11,21 @@ use crate::view::{tensor, view};
 
 /// A function and its slope at x, where y = f(x).
 trait Function: Copy + Send + Sync + 'static {
+    /// as `cuda/kernels.cu` counts them
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    const NUMBER: usize;
     fn value<T: Number>(x: T) -> T;
     fn slope<T: Number>(x: T, y: T) -> T;
 }
 
 macro_rules! functions {
-    ($($(#[$doc:meta])* $name:ident $kind:ident: |$x:ident| $value:expr, |$sx:ident, $y:ident| $slope:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident $kind:ident $number:literal: |$x:ident| $value:expr, |$sx:ident, $y:ident| $slope:expr;)*) => {$(
         #[derive(Clone, Copy)]
         struct $kind;
 
         impl Function for $kind {
+            const NUMBER: usize = $number;
+
             #[inline(always)]
             fn value<T: Number>($x: T) -> T { $value }
 
@@ -30,7 +36,7 @@ macro_rules! functions {
         $(#[$doc])*
         ///
         /// # Errors
-        /// When x is neither f32 nor f64 on the CPU.
+        /// When x is neither f32 nor f64.
         pub fn $name(tape: &Tape, x: &Var) -> Result<Var> {
             elementwise::<$kind>(tape, x)
         }
@@ -39,32 +45,41 @@ macro_rules! functions {
 
 functions! {
     /// `x · Φ(x)`, Φ the normal distribution (GELU with erf, as PyTorch's default; arXiv 1606.08415).
-    gelu Gelu: |x| x * x.normal_cdf(),
+    gelu Gelu 0: |x| x * x.normal_cdf(),
         |x, _y| x.fused(T::of(0.398_942_280_401_432_7) * (T::of(-0.5) * x * x).fast_exp(), x.normal_cdf());
     /// `x / (1 + e^−x)` (also called swish).
-    silu Silu: |x| x * x.sigmoid(), |x, y| { let s = x.sigmoid(); y.fused(T::one() - s, s) };
+    silu Silu 1: |x| x * x.sigmoid(), |x, y| { let s = x.sigmoid(); y.fused(T::one() - s, s) };
     /// `max(x, 0)`, slope 0 at 0.
-    relu Relu: |x| x.larger(T::zero()), |x, _y| if x > T::zero() { T::one() } else { T::zero() };
+    relu Relu 2: |x| x.larger(T::zero()), |x, _y| if x > T::zero() { T::one() } else { T::zero() };
     /// Hyperbolic tangent.
-    tanh Tanh: |x| x.fast_tanh(), |_x, y| T::one() - y * y;
+    tanh Tanh 3: |x| x.fast_tanh(), |_x, y| T::one() - y * y;
     /// `1 / (1 + e^−x)`.
-    sigmoid Sigmoid: |x| x.sigmoid(), |_x, y| y * (T::one() - y);
+    sigmoid Sigmoid 4: |x| x.sigmoid(), |_x, y| y * (T::one() - y);
 }
 
 fn elementwise<F: Function>(tape: &Tape, x: &Var) -> Result<Var> {
     let input = x.value().contiguous()?;
-    let value = dispatch!(input.dtype(), T => {
-        let x = view::<T>(&input)?;
+    let value = applied::<F>(&input)?;
+    let (parent, output) = (x.clone(), value.clone());
+    Ok(tape.record(value, &[x], move |grad, grads| {
+        grads.add(&parent, times_slope::<F>(&grad.contiguous()?, &input, &output)?)
+    }))
+}
+
+fn applied<F: Function>(input: &Tensor) -> Result<Tensor> {
+    on_gpu!(input => crate::cuda::activation(input, F::NUMBER));
+    dispatch!(input.dtype(), T => {
+        let x = view::<T>(input)?;
         let mut out = vec![T::default(); x.len()];
         let task = rows_per_task(1);
         out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| values::<T, F>(x, out));
-        tensor(out, input.dims())?
-    });
-    let (parent, output) = (x.clone(), value.clone());
-    Ok(tape.record(value, &[x], move |grad, grads| {
-        let dx = dispatch!(grad.dtype(), T => gradient::<T, F>(&grad.contiguous()?, &input, &output)?);
-        grads.add(&parent, dx)
-    }))
+        tensor(out, input.dims())
+    })
+}
+
+fn times_slope<F: Function>(grad: &Tensor, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    on_gpu!(grad => crate::cuda::activation_slopes(grad, x, y, F::NUMBER));
+    dispatch!(grad.dtype(), T => gradient::<T, F>(grad, x, y))
 }
 
 fn gradient<T: Number, F: Function>(grad: &Tensor, x: &Tensor, y: &Tensor) -> Result<Tensor> {

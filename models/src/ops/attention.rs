@@ -12,6 +12,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, add_to, sum_by, vectorised};
 use crate::tape::{Tape, Var};
@@ -87,34 +88,29 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
         _ => {}
     }
     let inputs = [q.value().contiguous()?, k.value().contiguous()?, v.value().contiguous()?];
-    let (value, log_sums) = dispatch!(inputs[0].dtype(), T => {
-        let (out, log_sums) = forward::<T>(&inputs, dims, mask, scale)?;
-        (tensor(out, q.value().dims())?, tensor(log_sums, (dims.batch * dims.groups, dims.rows()))?)
-    });
+    let (value, log_sums) = attended(&inputs, dims, mask, scale)?;
     let parents = [q.clone(), k.clone(), v.clone()];
     let (mask, output) = (mask.clone(), value.clone());
     Ok(tape.record(value, &[q, k, v], move |grad, grads| {
-        let found = dispatch!(grad.dtype(), T => {
-            backward::<T>(&inputs, &output, &log_sums, &grad.contiguous()?, dims, &mask, scale)?
-        });
+        let found = gradients(&inputs, &output, &log_sums, &grad.contiguous()?, dims, &mask, scale)?;
         parents.iter().zip(found).try_for_each(|(parent, grad)| grads.add(parent, grad))
     }))
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Dims {
-    pub(super) batch: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
+pub(crate) struct Dims {
+    pub(crate) batch: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
     /// key heads
-    pub(super) groups: usize,
+    pub(crate) groups: usize,
     /// query heads per key head
-    pub(super) share: usize,
-    pub(super) dim: usize,
+    pub(crate) share: usize,
+    pub(crate) dim: usize,
 }
 
 impl Dims {
-    pub(super) fn new(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+    pub(crate) fn new(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
         let (batch, queries, heads, dim) = q.dims4()?;
         let (_, keys, groups, _) = k.dims4()?;
         let fits = k.dims() == [batch, keys, groups, dim] && v.dims() == k.dims();
@@ -125,7 +121,7 @@ impl Dims {
     }
 
     /// Rows of scores of one key head: every query, every query head that reads it.
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.queries * self.share
     }
 
@@ -202,6 +198,28 @@ impl Dims {
     pub(super) fn head(&self, task: usize) -> (usize, usize) {
         (task / self.groups, task % self.groups)
     }
+}
+
+/// The output, and the log-sums of the scores, `[B · G, T · share]`.
+fn attended(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f64) -> Result<(Tensor, Tensor)> {
+    on_gpu!(inputs[0] => crate::cuda::attention(inputs, dims, mask, scale));
+    dispatch!(inputs[0].dtype(), T => {
+        let (out, log_sums) = forward::<T>(inputs, dims, mask, scale)?;
+        Ok((tensor(out, inputs[0].dims())?, tensor(log_sums, (dims.batch * dims.groups, dims.rows()))?))
+    })
+}
+
+fn gradients(
+    inputs: &[Tensor; 3],
+    output: &Tensor,
+    log_sums: &Tensor,
+    grad: &Tensor,
+    dims: Dims,
+    mask: &KeyMask,
+    scale: f64,
+) -> Result<[Tensor; 3]> {
+    on_gpu!(grad => crate::cuda::attention_gradients(inputs, (output, log_sums), grad, dims, mask, scale));
+    dispatch!(grad.dtype(), T => backward::<T>(inputs, output, log_sums, grad, dims, mask, scale))
 }
 
 type Rows<T> = (Vec<T>, Vec<T>);

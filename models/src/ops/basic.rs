@@ -1,11 +1,12 @@
 //! The small ops that need no fusing.
 //!
-//! Sums and products of tensors are not candle's: those run on a pool of threads of its own, which spins beside ours and
-//! takes a core from it.
+//! On the CPU, sums and products of tensors are not candle's: those run on a pool of threads of its own, which spins
+//! beside ours and takes a core from it.
 
 use candle_core::{DType, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::Number;
 use crate::tape::{Tape, Var};
@@ -39,6 +40,11 @@ pub(crate) fn pairwise(what: Pairwise, a: &Tensor, b: &Tensor) -> Result<Tensor>
     if a.shape() != b.shape() {
         bail!("elements of {:?} and {:?} do not pair", a.shape(), b.shape());
     }
+    on_gpu!(a => match what {
+        Pairwise::Add => a + b,
+        Pairwise::Sub => a - b,
+        Pairwise::Mul => a * b,
+    });
     dispatch!(a.dtype(), T => match what {
         Pairwise::Add => run::<T>(a, b, |x, y| x + y),
         Pairwise::Sub => run::<T>(a, b, |x, y| x - y),
@@ -54,6 +60,7 @@ fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
         let numbers: &[T] = &numbers;
         tensor(numbers.par_iter().with_min_len(CHUNK).map(|&x| x * factor).collect(), x.shape())
     }
+    on_gpu!(x => x.affine(factor, 0.0));
     dispatch!(x.dtype(), T => run::<T>(x, factor))
 }
 

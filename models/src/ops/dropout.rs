@@ -4,6 +4,7 @@ use candle_core::{Result, bail};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::Number;
 use crate::tape::{Tape, Var};
@@ -32,6 +33,10 @@ pub fn dropout(tape: &Tape, x: &Var, p: f64, rng: Option<&mut ChaCha8Rng>) -> Re
 
 fn masked(x: &candle_core::Tensor, kept: &[bool], factor: f64) -> Result<candle_core::Tensor> {
     let x = x.contiguous()?;
+    on_gpu!(x => {
+        let factors = kept.iter().map(|&k| if k { factor as f32 } else { 0.0 }).collect();
+        &x * candle_core::Tensor::from_vec(factors, x.shape(), x.device())?
+    });
     dispatch!(x.dtype(), T => {
         let factor = T::of(factor);
         let out = view::<T>(&x)?.iter().zip(kept).map(|(&x, &k)| if k { x * factor } else { T::default() }).collect();

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, add_to};
 use crate::tape::{Tape, Var};
@@ -11,7 +12,7 @@ use crate::view::{tensor, view};
 /// `y[.., c] = table[ids[..], c]`.
 ///
 /// # Shapes
-/// table `[V, C]`, ids `[..]` u32 → `[.., C]`
+/// table `[V, C]`, ids `[..]` u32, on the CPU wherever the table lies → `[.., C]`
 ///
 /// # Errors
 /// On an id that the table does not have.
@@ -26,18 +27,29 @@ pub fn embedding(tape: &Tape, table: &Var, ids: &Tensor) -> Result<Var> {
         bail!("embedding: id {id}, the table has {n} rows");
     }
     let shape = [ids_tensor.dims(), &[width]].concat();
-    let value = dispatch!(table.value().dtype(), T => {
-        let rows = view::<T>(table.value())?;
-        let mut out = Vec::with_capacity(ids.len() * width);
-        ids.iter().for_each(|&id| out.extend_from_slice(&rows[id as usize * width..(id as usize + 1) * width]));
-        tensor::<T>(out, shape)?
-    });
+    let value = gather(table.value(), &ids)?.reshape(shape)?;
     let parent = table.clone();
     Ok(tape.record(value, &[table], move |grad, grads| {
-        let grad = grad.contiguous()?;
-        let dtable = dispatch!(grad.dtype(), T => tensor(scatter::<T>(&view::<T>(&grad)?, &ids, n, width), (n, width))?);
-        grads.add(&parent, dtable)
+        grads.add(&parent, sum_by_id(&grad.contiguous()?, &ids, (n, width))?)
     }))
+}
+
+/// The rows `ids` of a table.
+fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+    on_gpu!(table => crate::cuda::gather_rows(table, ids.iter().map(|&id| id as usize)));
+    let (_, width) = table.dims2()?;
+    dispatch!(table.dtype(), T => {
+        let rows = view::<T>(table)?;
+        let mut out = Vec::with_capacity(ids.len() * width);
+        ids.iter().for_each(|&id| out.extend_from_slice(&rows[id as usize * width..(id as usize + 1) * width]));
+        tensor::<T>(out, (ids.len(), width))
+    })
+}
+
+/// Adds gradient rows to the rows of their ids in a table of that shape.
+fn sum_by_id(grad: &Tensor, ids: &[u32], (n, width): (usize, usize)) -> Result<Tensor> {
+    on_gpu!(grad => crate::cuda::sum_rows_of_ids(grad, ids, n, width));
+    dispatch!(grad.dtype(), T => tensor(scatter::<T>(&view::<T>(grad)?, ids, n, width), (n, width)))
 }
 
 /// `x` with some rows replaced: `y[rows[m]] = new[m]`. The gradient of a replaced row goes to `new` alone.
@@ -53,28 +65,31 @@ pub fn replace_rows(tape: &Tape, x: &Var, rows: &[usize], new: &Var) -> Result<V
         bail!("replace_rows: x [{n}, {width}], {} rows, new {:?}", rows.len(), new.value().dims());
     }
     let (base, parts) = (x.value().contiguous()?, new.value().contiguous()?);
-    let value = dispatch!(base.dtype(), T => {
-        let (mut out, parts) = (view::<T>(&base)?.to_vec(), view::<T>(&parts)?);
-        for (&row, part) in rows.iter().zip(parts.chunks_exact(width)) {
-            out[row * width..(row + 1) * width].copy_from_slice(part);
-        }
-        tensor(out, (n, width))?
-    });
+    let value = replaced(&base, rows, &parts)?;
     let (px, pn, rows) = (x.clone(), new.clone(), rows.to_vec());
     Ok(tape.record(value, &[x, new], move |grad, grads| {
         let grad = grad.contiguous()?;
-        dispatch!(grad.dtype(), T => {
-            let mut dx = view::<T>(&grad)?.to_vec();
-            let mut dnew = Vec::with_capacity(rows.len() * width);
-            for &row in &rows {
-                let row = &mut dx[row * width..(row + 1) * width];
-                dnew.extend_from_slice(row);
-                row.fill(T::default());
-            }
-            grads.add(&px, tensor(dx, (n, width))?)?;
-            grads.add(&pn, tensor(dnew, (rows.len(), width))?)
-        })
+        let ids: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        let dnew = gather(&grad, &ids)?;
+        grads.add(&px, replaced(&grad, &rows, &dnew.zeros_like()?)?)?;
+        grads.add(&pn, dnew)
     }))
+}
+
+/// A copy of x with `new` in the places of the rows `rows`.
+fn replaced(x: &Tensor, rows: &[usize], new: &Tensor) -> Result<Tensor> {
+    on_gpu!(x => {
+        let out = x.copy()?;
+        crate::cuda::scatter_rows(&out, rows, new).map(|()| out)
+    });
+    let (n, width) = x.dims2()?;
+    dispatch!(x.dtype(), T => {
+        let (mut out, parts) = (view::<T>(x)?.to_vec(), view::<T>(new)?);
+        for (&row, part) in rows.iter().zip(parts.chunks_exact(width)) {
+            out[row * width..(row + 1) * width].copy_from_slice(part);
+        }
+        tensor(out, (n, width))
+    })
 }
 
 /// Adds gradient rows to the rows of their ids: in parallel over ids, each id's rows in their order in the batch.

@@ -1,6 +1,6 @@
 //! Attention of new tokens to all that a sequence holds, for generation.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::ops::attention::{Dims, Head, attend, write_token};
@@ -11,18 +11,35 @@ use crate::view::{tensor, view};
 pub struct KvCache {
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// keys and values on a GPU, `[rows · capacity, groups · dim]`; the vectors are empty then
+    #[cfg(feature = "cuda")]
+    gpu: Option<[Tensor; 2]>,
     groups: usize,
     dim: usize,
     capacity: usize,
 }
 
 impl KvCache {
-    /// Room for `capacity` tokens in each of `rows` sequences with `groups` key heads of width `dim`.
-    pub fn new(rows: usize, capacity: usize, groups: usize, dim: usize) -> Self {
+    /// Room for `capacity` tokens in each of `rows` sequences with `groups` key heads of width `dim`, on the device of the
+    /// model.
+    ///
+    /// # Errors
+    /// When a GPU has too little memory.
+    pub fn new(rows: usize, capacity: usize, groups: usize, dim: usize, device: &Device) -> Result<Self> {
         let capacity = capacity.next_multiple_of(LANES);
-        let heads = rows * groups * capacity;
+        let heads = if device.is_cpu() { rows * groups * capacity } else { 0 };
         let (keys, values) = (vec![0.0; heads * dim], vec![0.0; heads * dim.next_multiple_of(LANES)]);
-        Self { keys, values, groups, dim, capacity }
+        #[cfg(feature = "cuda")]
+        let zeros = || Tensor::zeros((rows * capacity, groups * dim), candle_core::DType::F32, device);
+        Ok(Self {
+            keys,
+            values,
+            #[cfg(feature = "cuda")]
+            gpu: if device.is_cuda() { Some([zeros()?, zeros()?]) } else { None },
+            groups,
+            dim,
+            capacity,
+        })
     }
 
     /// Tokens that fit in a row.
@@ -31,13 +48,28 @@ impl KvCache {
     }
 
     /// The rows `rows` of this cache, copied, in that order.
-    #[must_use]
-    pub fn select(&self, rows: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// When a GPU has too little memory.
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
         let copy = |x: &[f32], width: usize| {
             rows.iter().flat_map(|&r| x[r * width..(r + 1) * width].iter().copied()).collect()
         };
         let (keys, values) = (self.key_size() * self.groups, self.value_size() * self.groups);
-        Self { keys: copy(&self.keys, keys), values: copy(&self.values, values), ..*self }
+        #[cfg(feature = "cuda")]
+        if let Some([keys, values]) = &self.gpu {
+            let places = || rows.iter().flat_map(|&row| row * self.capacity..(row + 1) * self.capacity);
+            let pick = |held: &Tensor| crate::cuda::gather_rows(held, places());
+            let gpu = Some([pick(keys)?, pick(values)?]);
+            return Ok(Self { keys: vec![], values: vec![], gpu, ..*self });
+        }
+        Ok(Self {
+            keys: copy(&self.keys, keys),
+            values: copy(&self.values, values),
+            #[cfg(feature = "cuda")]
+            gpu: None,
+            ..*self
+        })
     }
 
     fn key_size(&self) -> usize {
@@ -79,6 +111,10 @@ impl KvCache {
         }
         if let Some(b) = (0..dims.batch).find(|&b| starts[b] + lengths[b] > self.capacity) {
             bail!("cache: {} + {} tokens, room for {}", starts[b], lengths[b], self.capacity);
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(cache) = &self.gpu {
+            return crate::cuda::attend(cache, self.capacity, qkv, (rows, starts, lengths), scale);
         }
         let [q, k, v] = [qkv[0].contiguous()?, qkv[1].contiguous()?, qkv[2].contiguous()?];
         let (q, k, v) = (view::<f32>(&q)?, view::<f32>(&k)?, view::<f32>(&v)?);
@@ -130,7 +166,7 @@ mod tests {
             let [qv, kv, vv] = [&q, &k, &v].map(|x| Var::constant(x.clone()));
             let mask = KeyMask { lengths: vec![t], sees: Sees::Causal };
             let whole = attention(&Tape::off(), &qv, &kv, &vv, &mask, 0.7).unwrap();
-            let mut cache = KvCache::new(3, t + 5, groups, dim);
+            let mut cache = KvCache::new(3, t + 5, groups, dim, &Device::Cpu).unwrap();
             let mut parts = Vec::new();
             // a prefill of `cut` tokens, then one token at a time
             let steps = std::iter::once((0, cut)).chain((cut..t).map(|at| (at, 1))).filter(|s| s.1 > 0);

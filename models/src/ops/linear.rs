@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, add_to, for_rows, sum_blocks, sum_rows};
 use crate::tape::{Tape, Var};
@@ -27,26 +28,16 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<
     {
         bail!("linear: bias {:?}, expected [{n_out}]", bias.value().dims());
     }
-    let value = dispatch!(input.dtype(), T => {
-        let mut out = times_transposed::<T>(&input, weight.value())?;
-        if let Some(bias) = bias {
-            let bias = view::<T>(bias.value())?;
-            for_rows(&mut out, n_out, |_, rows| rows.chunks_exact_mut(n_out).for_each(|row| add_to(row, &bias)));
-        }
-        tensor(out, shape)?
-    });
+    let value = outputs(&input, weight.value(), bias.map(Var::value), &shape)?;
     let parents: Vec<&Var> = [x, weight].into_iter().chain(bias).collect();
     let (px, pw, pb) = (x.clone(), weight.clone(), bias.cloned());
     Ok(tape.record(value, &parents, move |grad, grads| {
         let grad = grad.contiguous()?;
         if px.needs_grad() {
-            let dx = dispatch!(grad.dtype(), T => tensor(times::<T>(&grad, pw.value())?, px.value().dims())?);
-            grads.add(&px, dx)?;
+            grads.add(&px, product(&grad, pw.value(), false, 1.0, px.value().dims())?)?;
         }
         if pw.needs_grad() {
-            let dw =
-                dispatch!(grad.dtype(), T => tensor(transposed_times::<T>(&grad, &input)?, (n_out, n_in))?);
-            grads.add(&pw, dw)?;
+            grads.add(&pw, weight_gradient(&grad, &input)?)?;
         }
         match &pb {
             Some(bias) if bias.needs_grad() => grads.add(bias, column_sums(&grad)?),
@@ -72,40 +63,24 @@ pub fn lora_linear(tape: &Tape, x: &Var, weight: &Tensor, a: &Var, b: &Var, scal
     let shape = rows_of("lora_linear", x.value(), n_in, n_out)?;
     let input = x.value().contiguous()?;
     let rows = input.elem_count() / n_in.max(1);
-    let (value, low) = dispatch!(input.dtype(), T => {
-        let mut low = times_transposed::<T>(&input, a.value())?;
-        scale_by(&mut low, T::of(scale));
-        let mut out = times_transposed::<T>(&input, weight)?;
-        let b = view::<T>(b.value())?;
-        let b = Matrix::new(&b, n_out, rank).t();
-        matmul(&mut out, Matrix::new(&low, rows, rank), b, true, Threads::All);
-        (tensor(out, shape)?, tensor(low, (rows, rank))?)
-    });
+    let low = product(&input, a.value(), true, scale, &[rows, rank])?;
+    let value = two_products((&input, weight), (&low, b.value()), true, &shape)?;
     let (px, pa, pb, weight) = (x.clone(), a.clone(), b.clone(), weight.clone());
     Ok(tape.record(value, &[x, a, b], move |grad, grads| {
         let grad = grad.contiguous()?;
-        dispatch!(grad.dtype(), T => {
-            if pb.needs_grad() {
-                grads.add(&pb, tensor(transposed_times::<T>(&grad, &low)?, (n_out, rank))?)?;
-            }
-            let mut dlow = times::<T>(&grad, pb.value())?; // [rows, rank]
-            scale_by(&mut dlow, T::of(scale));
-            if px.needs_grad() {
-                let mut dx = times::<T>(&grad, &weight)?;
-                let a = view::<T>(pa.value())?;
-                matmul(&mut dx, Matrix::new(&dlow, rows, rank), Matrix::new(&a, rank, n_in), true, Threads::All);
-                grads.add(&px, tensor(dx, px.value().dims())?)?;
-            }
-            if pa.needs_grad() {
-                grads.add(&pa, tensor(transposed_times::<T>(&tensor(dlow, (rows, rank))?, &input)?, (rank, n_in))?)?;
-            }
-            Ok(())
-        })
+        if pb.needs_grad() {
+            grads.add(&pb, weight_gradient(&grad, &low)?)?;
+        }
+        let dlow = product(&grad, pb.value(), false, scale, &[rows, rank])?;
+        if px.needs_grad() {
+            let dx = two_products((&grad, &weight), (&dlow, pa.value()), false, px.value().dims())?;
+            grads.add(&px, dx)?;
+        }
+        match pa.needs_grad() {
+            true => grads.add(&pa, weight_gradient(&dlow, &input)?),
+            false => Ok(()),
+        }
     }))
-}
-
-fn scale_by<T: Number>(numbers: &mut [T], factor: T) {
-    numbers.iter_mut().for_each(|v| *v *= factor);
 }
 
 /// Checks the last dimension of `x` and gives the shape of the product.
@@ -118,23 +93,73 @@ fn rows_of(op: &str, x: &Tensor, n_in: usize, n_out: usize) -> Result<Vec<usize>
     Ok(shape)
 }
 
-/// `x · weightᵀ` over all rows of x.
-pub(crate) fn times_transposed<T: Number>(x: &Tensor, weight: &Tensor) -> Result<Vec<T>> {
-    let (n_out, n_in) = weight.dims2()?;
-    let (x, weight) = (view::<T>(x)?, view::<T>(weight)?);
-    let rows = x.len() / n_in.max(1);
-    let mut out = vec![T::zero(); rows * n_out];
-    matmul(&mut out, Matrix::new(&x, rows, n_in), Matrix::new(&weight, n_out, n_in).t(), false, Threads::All);
-    Ok(out)
+/// `x · weightᵀ + bias` over all rows of x.
+fn outputs(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, shape: &[usize]) -> Result<Tensor> {
+    on_gpu!(x => crate::cuda::linear(x, weight, bias, shape));
+    let n_out = weight.dim(0)?;
+    dispatch!(x.dtype(), T => {
+        let mut out = times::<T>(x, weight, true)?;
+        if let Some(bias) = bias {
+            let bias = view::<T>(bias)?;
+            for_rows(&mut out, n_out, |_, rows| rows.chunks_exact_mut(n_out).for_each(|row| add_to(row, &bias)));
+        }
+        tensor(out, shape)
+    })
 }
 
-/// `grad · weight` over all rows of grad.
-fn times<T: Number>(grad: &Tensor, weight: &Tensor) -> Result<Vec<T>> {
+/// `factor · x · weight`, or `· weightᵀ`, over all rows of x.
+fn product(x: &Tensor, weight: &Tensor, transposed: bool, factor: f64, shape: &[usize]) -> Result<Tensor> {
+    on_gpu!(x => crate::cuda::product(x, weight, transposed, factor, shape));
+    dispatch!(x.dtype(), T => {
+        let mut out = times::<T>(x, weight, transposed)?;
+        if factor != 1.0 {
+            out.iter_mut().for_each(|v| *v *= T::of(factor));
+        }
+        tensor(out, shape)
+    })
+}
+
+/// The sum of the products of two pairs, each as [`product`] has it.
+fn two_products(
+    (x, weight): (&Tensor, &Tensor),
+    (y, other): (&Tensor, &Tensor),
+    transposed: bool,
+    shape: &[usize],
+) -> Result<Tensor> {
+    on_gpu!(x => crate::cuda::two_products((x, weight), (y, other), transposed, shape));
+    dispatch!(x.dtype(), T => {
+        let mut out = times::<T>(x, weight, transposed)?;
+        let (y, numbers) = (view::<T>(y)?, view::<T>(other)?);
+        let right = right(&numbers, other, transposed)?;
+        let depth = if transposed { last_dim(other) } else { other.dim(0)? };
+        matmul(&mut out, Matrix::new(&y, y.len() / depth.max(1), depth), right, true, Threads::All);
+        tensor(out, shape)
+    })
+}
+
+/// `gradᵀ · x` over all rows → `[out, in]`.
+fn weight_gradient(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let shape = (last_dim(grad), last_dim(x));
+    on_gpu!(x => crate::cuda::weight_gradient(grad, x, shape));
+    dispatch!(grad.dtype(), T => tensor(transposed_times::<T>(grad, x)?, shape))
+}
+
+/// A weight `[out, in]` as the right side of a product.
+fn right<'a, T: Number>(numbers: &'a [T], weight: &Tensor, transposed: bool) -> Result<Matrix<'a, T>> {
     let (n_out, n_in) = weight.dims2()?;
-    let (grad, weight) = (view::<T>(grad)?, view::<T>(weight)?);
-    let rows = grad.len() / n_out.max(1);
-    let mut out = vec![T::zero(); rows * n_in];
-    matmul(&mut out, Matrix::new(&grad, rows, n_out), Matrix::new(&weight, n_out, n_in), false, Threads::All);
+    let matrix = Matrix::new(numbers, n_out, n_in);
+    Ok(if transposed { matrix.t() } else { matrix })
+}
+
+/// `x · weight`, or `· weightᵀ`, over all rows of x.
+fn times<T: Number>(x: &Tensor, weight: &Tensor, transposed: bool) -> Result<Vec<T>> {
+    let (n_out, n_in) = weight.dims2()?;
+    let (depth, cols) = if transposed { (n_in, n_out) } else { (n_out, n_in) };
+    let (x, numbers) = (view::<T>(x)?, view::<T>(weight)?);
+    let rows = x.len() / depth.max(1);
+    let mut out = vec![T::zero(); rows * cols];
+    let right = right(&numbers, weight, transposed)?;
+    matmul(&mut out, Matrix::new(&x, rows, depth), right, false, Threads::All);
     Ok(out)
 }
 
@@ -167,6 +192,7 @@ fn last_dim(x: &Tensor) -> usize {
 
 /// Sums over all but the last dimension.
 fn column_sums(grad: &Tensor) -> Result<Tensor> {
+    on_gpu!(grad => crate::cuda::column_sums(grad));
     let width = last_dim(grad);
     dispatch!(grad.dtype(), T => {
         let grad = view::<T>(grad)?;

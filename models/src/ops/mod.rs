@@ -1,7 +1,8 @@
 //! Ops on the tape: one file each, forward and backward side by side.
 
 mod activation;
-mod attention;
+mod adamw;
+pub(crate) mod attention;
 pub(crate) mod basic;
 mod conv;
 mod crf;
@@ -22,6 +23,7 @@ mod token_logprobs;
 mod triangle;
 
 pub use activation::{gelu, relu, sigmoid, silu, tanh};
+pub use adamw::{AdamWRule, AdamWUpdate, adamw, squares};
 pub use attention::{KeyMask, Sees, attention};
 pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, scale_by, sub, sum};
 pub use conv::conv;

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, rows_per_task, sum_by, sum_rows, vectorised};
 use crate::tape::{Tape, Var};
@@ -37,19 +38,7 @@ fn norm(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, eps: f64, centre
         bail!("norm: x {:?}, bias {:?}, weight [{width}]", x.value().dims(), bias.map(|b| b.value().dims()));
     }
     let input = x.value().contiguous()?;
-    let (value, stats) = dispatch!(input.dtype(), T => {
-        let (x, weight) = (view::<T>(&input)?, view::<T>(weight.value())?);
-        let bias = bias.map(|b| view::<T>(b.value())).transpose()?;
-        let rows = x.len() / width.max(1);
-        let (mut out, mut stats) = (vec![T::default(); x.len()], vec![T::default(); 2 * rows]);
-        let block = rows_per_task(width);
-        let task = |(b, (out, stats)): (usize, (&mut [T], &mut [T]))| {
-            let x = &x[b * block * width..b * block * width + out.len()];
-            normalise(x, &weight, bias.as_deref(), T::of(eps), centred, out, stats);
-        };
-        out.par_chunks_mut(block * width).zip(stats.par_chunks_mut(block * 2)).enumerate().for_each(task);
-        (tensor(out, input.dims())?, tensor(stats, (rows, 2))?)
-    });
+    let (value, stats) = normalised(&input, weight.value(), bias.map(Var::value), eps, centred)?;
     let parents: Vec<&Var> = [x, weight].into_iter().chain(bias).collect();
     let (px, pw, pb) = (x.clone(), weight.clone(), bias.cloned());
     Ok(tape.record(value, &parents, move |grad, grads| {
@@ -67,6 +56,31 @@ fn norm(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>, eps: f64, centre
             false => Ok(()),
         }
     }))
+}
+
+/// The normalised rows, and (mean, 1 / deviation) of each.
+fn normalised(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f64,
+    centred: bool,
+) -> Result<(Tensor, Tensor)> {
+    on_gpu!(input => crate::cuda::norm(input, weight, bias, eps, centred));
+    let width = weight.dims1()?;
+    dispatch!(input.dtype(), T => {
+        let (x, weight) = (view::<T>(input)?, view::<T>(weight)?);
+        let bias = bias.map(|b| view::<T>(b)).transpose()?;
+        let rows = x.len() / width.max(1);
+        let (mut out, mut stats) = (vec![T::default(); x.len()], vec![T::default(); 2 * rows]);
+        let block = rows_per_task(width);
+        let task = |(b, (out, stats)): (usize, (&mut [T], &mut [T]))| {
+            let x = &x[b * block * width..b * block * width + out.len()];
+            normalise(x, &weight, bias.as_deref(), T::of(eps), centred, out, stats);
+        };
+        out.par_chunks_mut(block * width).zip(stats.par_chunks_mut(block * 2)).enumerate().for_each(task);
+        Ok((tensor(out, input.dims())?, tensor(stats, (rows, 2))?))
+    })
 }
 
 vectorised! {
@@ -104,6 +118,7 @@ fn weight_gradients(
     stats: &Tensor,
     bias: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
+    on_gpu!(grad => crate::cuda::norm_weight_slopes(grad, x, stats, bias));
     let rows = stats.dim(0)?;
     let width = grad.elem_count() / rows.max(1);
     dispatch!(grad.dtype(), T => {
@@ -139,6 +154,7 @@ fn input_gradient(
     stats: &Tensor,
     centred: bool,
 ) -> Result<Tensor> {
+    on_gpu!(grad => crate::cuda::norm_slopes(grad, x, weight, stats, centred));
     let width = weight.dims1()?;
     dispatch!(grad.dtype(), T => {
         let (g, x, weight, stats) = (view::<T>(grad)?, view::<T>(x)?, view::<T>(weight)?, view::<T>(stats)?);

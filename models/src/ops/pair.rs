@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, add_to, vectorised};
 use crate::tape::{Tape, Var};
@@ -146,6 +147,14 @@ pub fn chain_mean(tape: &Tape, x: &Var, lengths: &[usize]) -> Result<Var> {
     // [B, 1, L]: 1 / n over the residues of a chain
     let shares: Vec<f64> =
         lengths.iter().flat_map(|&n| (0..l).map(move |t| if t < n { 1.0 / n as f64 } else { 0.0 })).collect();
+    on_gpu!(x.value() => {
+        let shares = shares.iter().map(|&s| s as f32).collect();
+        let shares = Tensor::from_vec(shares, (b, l, 1), x.value().device())?;
+        let (mean, parent) = (x.value().broadcast_mul(&shares)?.sum(1)?, x.clone());
+        Ok(tape.record(mean, &[x], move |grad, grads| {
+            grads.add(&parent, grad.unsqueeze(1)?.broadcast_mul(&shares)?)
+        }))
+    });
     dispatch!(x.value().dtype(), T => {
         let shares: Vec<T> = shares.iter().map(|&s| T::of(s)).collect();
         let mut mean = vec![T::default(); b * c];

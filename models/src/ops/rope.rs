@@ -1,9 +1,12 @@
 //! Rotary position embedding.
 
 use std::sync::Arc;
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, for_rows, vectorised};
 use crate::tape::{Tape, Var};
@@ -15,6 +18,9 @@ pub struct RopeTable {
     /// cos and sin of `position · theta^(−2i/D)`: for each position `[2, D/2]`
     angles: Arc<Vec<f32>>,
     half: usize,
+    /// the angles on the GPU, from their first use there
+    #[cfg(feature = "cuda")]
+    on_gpu: Arc<OnceLock<Tensor>>,
 }
 
 impl RopeTable {
@@ -37,7 +43,21 @@ impl RopeTable {
             angles.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
             angles.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
         }
-        Ok(Self { angles: Arc::new(angles), half })
+        Ok(Self {
+            angles: Arc::new(angles),
+            half,
+            #[cfg(feature = "cuda")]
+            on_gpu: Arc::default(),
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self, device: &candle_core::Device) -> Result<&Tensor> {
+        if let Some(angles) = self.on_gpu.get() {
+            return Ok(angles);
+        }
+        let angles = Tensor::new(self.angles.as_slice(), device)?;
+        Ok(self.on_gpu.get_or_init(|| angles))
     }
 }
 
@@ -67,6 +87,7 @@ pub fn rope(tape: &Tape, x: &Var, table: &RopeTable) -> Result<Var> {
 fn rotate(x: &Tensor, table: &RopeTable, back: bool) -> Result<Tensor> {
     let (_, _, heads, dim) = x.dims4()?;
     let x = x.contiguous()?;
+    on_gpu!(x => crate::cuda::rope(&x, table.on_gpu(x.device())?, back));
     dispatch!(x.dtype(), T => {
         let mut out = view::<T>(&x)?.to_vec();
         for_rows(&mut out, heads * dim, |first, rows| rotate_rows(rows, &table.angles[first * dim..], heads, dim, back));

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::{Number, rows_per_task, vectorised};
 use crate::tape::{Tape, Var};
@@ -20,20 +21,30 @@ pub fn swiglu(tape: &Tape, gate: &Var, up: &Var) -> Result<Var> {
         bail!("swiglu: gate {:?}, up {:?}", gate.value().dims(), up.value().dims());
     }
     let (g, u) = (gate.value().contiguous()?, up.value().contiguous()?);
-    let value = dispatch!(g.dtype(), T => {
-        let (gate, up) = (view::<T>(&g)?, view::<T>(&u)?);
-        let mut out = vec![T::default(); gate.len()];
-        let task = rows_per_task(1);
-        let parts = out.par_chunks_mut(task).zip(gate.par_chunks(task)).zip(up.par_chunks(task));
-        parts.for_each(|((out, gate), up)| values(gate, up, out));
-        tensor(out, g.dims())?
-    });
+    let value = gated(&g, &u)?;
     let (pg, pu) = (gate.clone(), up.clone());
     Ok(tape.record(value, &[gate, up], move |grad, grads| {
-        let (dgate, dup) = dispatch!(grad.dtype(), T => gradient::<T>(&grad.contiguous()?, &g, &u)?);
+        let (dgate, dup) = gradients(&grad.contiguous()?, &g, &u)?;
         grads.add(&pg, dgate)?;
         grads.add(&pu, dup)
     }))
+}
+
+fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    on_gpu!(gate => crate::cuda::swiglu(gate, up));
+    dispatch!(gate.dtype(), T => {
+        let (g, u) = (view::<T>(gate)?, view::<T>(up)?);
+        let mut out = vec![T::default(); g.len()];
+        let task = rows_per_task(1);
+        let parts = out.par_chunks_mut(task).zip(g.par_chunks(task)).zip(u.par_chunks(task));
+        parts.for_each(|((out, gate), up)| values(gate, up, out));
+        tensor(out, gate.dims())
+    })
+}
+
+fn gradients(grad: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
+    on_gpu!(grad => crate::cuda::swiglu_slopes(grad, gate, up));
+    dispatch!(grad.dtype(), T => gradient::<T>(grad, gate, up))
 }
 
 fn gradient<T: Number>(grad: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {

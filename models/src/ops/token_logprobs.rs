@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::attention::largest;
 use crate::ops::kernel::{LANES, Number, add_lanes, vectorised};
@@ -49,21 +50,49 @@ pub fn token_logprobs(
     // A frozen head's part of the gradient is linear in the gradient of each row, so it is made here, where the
     // probabilities are at hand; a head that is trained needs them again in the backward pass.
     let unit = tape.is_on() && hidden.needs_grad() && !weight.needs_grad();
-    let (logprobs, entropy, log_sums, slopes) = dispatch!(x.dtype(), T => {
-        let scored = score::<T>(&x, weight.value(), targets, temperature, unit)?;
-        let slopes = if unit { Some(tensor(scored.slopes, (rows, width))?) } else { None };
-        (tensor(scored.logprobs, rows)?, tensor(scored.entropy, rows)?, tensor(scored.log_sums, rows)?, slopes)
-    });
+    let (logprobs, entropy, log_sums, slopes) = scored(&x, weight.value(), targets, temperature, unit)?;
     let (ph, pw, targets) = (hidden.clone(), weight.clone(), targets.to_vec());
     let logprobs = tape.record(logprobs, &[hidden, weight], move |grad, grads| match slopes {
         Some(slopes) => grads.add(&ph, slopes.broadcast_mul(&grad.unsqueeze(1)?)?),
-        None => dispatch!(grad.dtype(), T => {
-            let (dx, dw) = gradients::<T>(&x, pw.value(), &targets, &log_sums, &grad.contiguous()?, temperature)?;
+        None => {
+            let (dx, dw) = slopes_of(&x, pw.value(), &targets, &log_sums, &grad.contiguous()?, temperature)?;
             grads.add(&ph, dx)?;
             grads.add(&pw, dw)
-        }),
+        }
     });
     Ok(TokenScores { logprobs, entropy })
+}
+
+/// Log-probabilities, entropies, log-sums `[N]`; with `unit` d logprob / d hidden `[N, C]`.
+fn scored(
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    temperature: f64,
+    unit: bool,
+) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
+    on_gpu!(x => crate::cuda::score(&crate::cuda::Head { hidden: x, weight, targets, temperature }, unit));
+    let (rows, width) = x.dims2()?;
+    dispatch!(x.dtype(), T => {
+        let scored = score::<T>(x, weight, targets, temperature, unit)?;
+        let slopes = if unit { Some(tensor(scored.slopes, (rows, width))?) } else { None };
+        Ok((tensor(scored.logprobs, rows)?, tensor(scored.entropy, rows)?, tensor(scored.log_sums, rows)?, slopes))
+    })
+}
+
+/// Gradients of the hidden states and of the weight.
+fn slopes_of(
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    log_sums: &Tensor,
+    grad: &Tensor,
+    temperature: f64,
+) -> Result<(Tensor, Tensor)> {
+    on_gpu!(x => {
+        crate::cuda::score_slopes(&crate::cuda::Head { hidden: x, weight, targets, temperature }, log_sums, grad)
+    });
+    dispatch!(grad.dtype(), T => gradients::<T>(x, weight, targets, log_sums, grad, temperature))
 }
 
 fn check_targets(targets: &[u32], vocab: usize) -> Result<()> {

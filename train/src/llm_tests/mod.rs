@@ -10,6 +10,7 @@ use datasets::llm::ProteinPath;
 use datasets::table::{PlddtRow, Rows};
 use eval::embeddings::Numbers;
 use eval::llm::{About, Policy, ProteinConfig, Saying};
+use models::device::Device;
 use models::llm::LoraConfig;
 use models::{Tape, view};
 
@@ -176,7 +177,7 @@ static RUN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let stage = |name: &str| dir.path().join(name);
     encoder::run(&encoder_config(4), &stage("tables"), &stage("encoder"), false).unwrap();
     ssl::run(&ssl_config(200), &stage("tables"), &stage("ssl"), false).unwrap();
-    sft::run(&sft_config(40), &stage("tables"), &stage("sft"), false).unwrap();
+    sft::run(&sft_config(40), &stage("tables"), &stage("sft"), false, &Device::Cpu).unwrap();
     dir
 });
 
@@ -220,9 +221,9 @@ fn resumed_stages_end_in_the_same_bytes() {
     ssl::run(&ssl_config(4), &tables, &parts, true).unwrap();
     same(&whole, &parts);
     let (whole, parts) = (stage("sft-whole"), stage("sft-parts"));
-    sft::run(&sft_config(4), &tables, &whole, false).unwrap();
-    sft::run(&sft_config(2), &tables, &parts, false).unwrap();
-    sft::run(&sft_config(4), &tables, &parts, true).unwrap();
+    sft::run(&sft_config(4), &tables, &whole, false, &Device::Cpu).unwrap();
+    sft::run(&sft_config(2), &tables, &parts, false, &Device::Cpu).unwrap();
+    sft::run(&sft_config(4), &tables, &parts, true, &Device::Cpu).unwrap();
     same(&whole, &parts);
     // step 3 lies inside a buffer of two updates, step 2 between buffers
     let (whole, inside, between) = (stage("grpo-whole"), stage("grpo-inside"), stage("grpo-between"));
@@ -243,7 +244,7 @@ fn the_number_of_threads_changes_no_byte() {
         pool.install(|| {
             encoder::run(&encoder_config(2), &tables, &stage("encoder"), false).unwrap();
             ssl::run(&ssl_config(2), &tables, &stage("ssl"), false).unwrap();
-            sft::run(&sft_config(2), &tables, &stage("sft"), false).unwrap();
+            sft::run(&sft_config(2), &tables, &stage("sft"), false, &Device::Cpu).unwrap();
             grpo::run(&grpo_config(2), &tables, &stage("grpo"), false).unwrap();
         });
     };

@@ -6,7 +6,7 @@ use super::*;
 fn grpo_raises_the_reward() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     // the policy has learnt that proteins are of one class or the other; now all are of one
-    sft::run(&plddt_only(60), &tables, &dir.join("sft-plddt"), false).unwrap();
+    sft::run(&plddt_only(60), &tables, &dir.join("sft-plddt"), false, &Device::Cpu).unwrap();
     let easy = dir.join("tables-easy");
     crate::llm::tests::tables(&easy);
     let mut rows = PlddtRow::read(&easy).unwrap();
@@ -42,13 +42,14 @@ fn any_encoder_serves_and_one_that_is_too_short_is_refused() {
         *folder = copy.clone();
     }
     // its config.json says 16 tokens
-    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-short"), false).unwrap_err());
+    let error =
+        format!("{:#}", sft::run(&config, &tables, &dir.join("sft-short"), false, &Device::Cpu).unwrap_err());
     assert!(error.contains("made for 14 residues") && error.contains("hint: "), "{error}");
     let text = fs_err::read_to_string(copy.join("config.json")).unwrap();
     let text = text.replace("\"max_position_embeddings\": 16", "\"max_position_embeddings\": 64");
     fs_err::write(copy.join("config.json"), text).unwrap();
     let out = dir.join("sft-esmc");
-    sft::run(&config, &tables, &out, false).unwrap();
+    sft::run(&config, &tables, &out, false, &Device::Cpu).unwrap();
     assert_ne!(logged(&out, "loss"), logged(&dir.join("sft"), "loss")[..2]);
     Policy::load(&out.join("model")).unwrap();
 }
@@ -84,7 +85,7 @@ fn every_bridge_is_trained_and_sampled_from() {
         let (out, more) = (dir.join(format!("sft-{name}")), dir.join(format!("grpo-{name}")));
         let groups = ["base_model.*", groups];
         let config = sft::Config { protein, optim: optim(1e-2, &groups), ..sft_config(4) };
-        sft::run(&config, &tables, &out, false).unwrap();
+        sft::run(&config, &tables, &out, false, &Device::Cpu).unwrap();
         let losses = logged(&out, "valid/loss");
         assert!(losses.last() < losses.first(), "{name}: {losses:?}");
         let policy = format!("../sft-{name}/model").into();
@@ -103,7 +104,10 @@ fn every_bridge_is_trained_and_sampled_from() {
         max_residues: 50,
         site: false,
     };
-    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-narrow"), false).unwrap_err());
+    let error = format!(
+        "{:#}",
+        sft::run(&config, &tables, &dir.join("sft-narrow"), false, &Device::Cpu).unwrap_err()
+    );
     assert!(error.contains("made for 50 residues"), "{error}");
 }
 

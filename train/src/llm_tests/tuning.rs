@@ -18,10 +18,11 @@ fn a_model_that_does_not_end_turns_is_refused_unless_allowed() {
         fs_err::write(base.join(name), json.to_string()).unwrap();
     }
     let mut config = sft::Config { base: "../base".into(), ..sft_config(1) };
-    let error = format!("{:#}", sft::run(&config, &tables, &dir.join("sft-base"), false).unwrap_err());
+    let error =
+        format!("{:#}", sft::run(&config, &tables, &dir.join("sft-base"), false, &Device::Cpu).unwrap_err());
     assert!(error.contains("has not learnt to end a turn") && error.contains("hint: "), "{error}");
     config.allow_base = true;
-    sft::run(&config, &tables, &dir.join("sft-base"), false).unwrap();
+    sft::run(&config, &tables, &dir.join("sft-base"), false, &Device::Cpu).unwrap();
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn a_bridge_learns_the_words_of_the_answers_and_sft_begins_with_it() {
 
     let with = sft::Config { bridge: Some("../aligned/model".into()), ..sft_config(1) };
     let first_loss = |name: &str, config: &sft::Config| {
-        sft::run(config, &tables, &dir.join(name), false).unwrap();
+        sft::run(config, &tables, &dir.join(name), false, &Device::Cpu).unwrap();
         logged(&dir.join(name), "loss")[0]
     };
     assert_ne!(first_loss("sft-bridge", &with), first_loss("sft-fresh", &sft_config(1)));
@@ -49,7 +50,8 @@ fn a_bridge_learns_the_words_of_the_answers_and_sft_begins_with_it() {
     let protein =
         ProteinConfig::Encoder { folder: folder.clone(), n_queries: 3, mean, site, n_heads, hidden_size };
     let other = sft::Config { protein, ..with.clone() };
-    let error = format!("{:#}", sft::run(&other, &tables, &dir.join("sft-other"), false).unwrap_err());
+    let error =
+        format!("{:#}", sft::run(&other, &tables, &dir.join("sft-other"), false, &Device::Cpu).unwrap_err());
     assert!(error.contains("n_queries: 2") && error.contains("hint: the same `protein`"), "{error}");
 
     for (task, batch_size, cure) in [
@@ -69,14 +71,15 @@ fn the_first_steps_ask_the_first_tasks() {
     let first = |task: &str| Some(sft::First { steps: 1, tasks: vec![task.to_owned()], share: 1.0 });
     let losses = |name: &str, first: Option<sft::First>| {
         let config = sft::Config { first, ..sft_config(2) };
-        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        sft::run(&config, &tables, &dir.join(name), false, &Device::Cpu).unwrap();
         logged(&dir.join(name), "loss")
     };
     let [mixed, go, ppi] =
         [losses("mixed", None), losses("go-first", first("go")), losses("ppi-first", first("ppi"))];
     assert!(mixed[0] != go[0] && go[0] != ppi[0] && mixed[0] != ppi[0], "{mixed:?} {go:?} {ppi:?}");
     let config = sft::Config { first: first("disease"), ..sft_config(2) };
-    let error = sft::run(&config, &tables, &dir.join("unknown-first"), false).unwrap_err().to_string();
+    let error =
+        sft::run(&config, &tables, &dir.join("unknown-first"), false, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("hint: name tasks of sft.data"), "{error}");
 }
 
@@ -85,7 +88,8 @@ fn embeddings_on_disk_change_no_byte_and_serve_the_next_stage() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let cached = |numbers| eval::embeddings::Config { folder: "../embeddings".into(), numbers };
     let sft = |name: &str, embeddings| {
-        sft::run(&sft::Config { embeddings, ..sft_config(2) }, &tables, &dir.join(name), false).unwrap();
+        sft::run(&sft::Config { embeddings, ..sft_config(2) }, &tables, &dir.join(name), false, &Device::Cpu)
+            .unwrap();
     };
     let files = || {
         let mut files: Vec<_> = walk(&dir.join("embeddings"));
@@ -120,7 +124,7 @@ fn packing_changes_the_order_of_sums_alone() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let losses = |name: &str, pack_tokens| {
         let config = sft::Config { pack_tokens, ..sft_config(3) };
-        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        sft::run(&config, &tables, &dir.join(name), false, &Device::Cpu).unwrap();
         (logged(&dir.join(name), "loss"), logged(&dir.join(name), "valid/loss"))
     };
     let (plain, valid) = losses("unpacked", None);
@@ -138,7 +142,7 @@ fn dropout_and_dft_change_a_step() {
     let losses = |name: &str, change: &dyn Fn(&mut sft::Config)| {
         let mut config = sft_config(3);
         change(&mut config);
-        sft::run(&config, &tables, &dir.join(name), false).unwrap();
+        sft::run(&config, &tables, &dir.join(name), false, &Device::Cpu).unwrap();
         (logged(&dir.join(name), "loss"), logged(&dir.join(name), "valid/loss"))
     };
     let (plain, valid) = losses("plain-loss", &|_| {});
@@ -159,7 +163,7 @@ fn one_batch_is_learnt_by_heart() {
     config.data.max_residues = 33;
     config.eval_answers = 4;
     config.optim.lr = 2e-2;
-    sft::run(&config, &tables, &out, false).unwrap();
+    sft::run(&config, &tables, &out, false, &Device::Cpu).unwrap();
     let losses = logged(&out, "loss");
     let last = losses[190..].iter().sum::<f64>() / 10.0;
     assert!(last < 0.5 * losses[0], "{} → {last}", losses[0]);
@@ -176,7 +180,7 @@ fn answers_in_words_are_compared_with_the_true_ones() {
     let mut config = plddt_only(2);
     config.data.tasks = vec!["function".to_owned()];
     config.eval_answers = 4;
-    sft::run(&config, &tables, &out, false).unwrap();
+    sft::run(&config, &tables, &out, false, &Device::Cpu).unwrap();
     let [rouge, bleu, exact] =
         ["rouge_l", "bleu", "exact"].map(|what| logged(&out, &format!("valid/{what}/function")));
     assert_eq!([rouge.len(), bleu.len(), exact.len()], [2; 3]);

@@ -1,7 +1,7 @@
 //! Losses of the language model: token-mean cross-entropy (SFT) and the clipped policy gradient (GRPO, DAPO).
 
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use models::{Tape, Var, ops, view};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,8 @@ impl TokenLoss {
         Ok(match self {
             Self::Nll => logprobs.clone(),
             Self::Dft => {
-                let p: Vec<f32> = view::<f32>(logprobs.value())?.iter().map(|l| l.exp()).collect();
+                let now = logprobs.value().to_device(&Device::Cpu)?;
+                let p: Vec<f32> = view::<f32>(&now)?.iter().map(|l| l.exp()).collect();
                 let p = Tensor::from_vec(p, logprobs.value().shape(), logprobs.value().device())?;
                 ops::mul(tape, logprobs, &Var::constant(p))?
             }
@@ -177,7 +178,7 @@ impl PolicyLoss {
             lengths.len(),
             advantages.len()
         );
-        let now = view::<f32>(logprobs.value())?.to_vec();
+        let now = view::<f32>(&logprobs.value().to_device(&Device::Cpu)?)?.to_vec();
         let (mut total, mut at) = (0.0, 0);
         let (mut slopes, mut stats) = (vec![0.0_f32; tokens], PolicyStats { tokens, ..Default::default() });
         for (&length, &advantage) in lengths.iter().zip(advantages) {
@@ -234,7 +235,6 @@ impl PolicyLoss {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use candle_core::Device;
     use std::path::PathBuf;
 
     /// A path beside the checkout; `None`, said on stderr, where it is absent.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use datasets::chat::Chat;
 use datasets::llm::ProteinPath;
 use datasets::rng;
@@ -141,6 +141,15 @@ impl Policy {
         Ok(Self { tokenizer, chat, model, adapter, params, encoder, known: Arc::default() })
     }
 
+    /// This policy with its language model and bridge on another device.
+    ///
+    /// # Errors
+    /// When there is too little memory.
+    pub fn to_device(self, device: &Device) -> Result<Self> {
+        let model = self.model.to_device(device)?;
+        Ok(Self { params: model.params()?, model, ..self })
+    }
+
     /// Writes a PEFT adapter (or the whole model, if the adapter is merged into it), the bridge beside it (`bridge.safetensors`, so that readers of adapters need not know it),
     /// tokenizer and template, and `policy.json`, which says where base model and encoder are. `folder` may be a
     /// temporary one beside the final place.
@@ -207,12 +216,15 @@ impl Policy {
         self.model.protein.as_ref().map_or(1, |protein| protein.bridge.config().n_places())
     }
 
-    /// Copies of the weights that are trained, by name.
+    /// Copies of the weights that are trained, by name, on the CPU.
     ///
     /// # Errors
     /// What candle says.
     pub fn trained(&self) -> Result<Tensors> {
-        self.params.trainable().map(|p| Ok((p.name().to_string(), p.value().copy()?))).collect()
+        self.params
+            .trainable()
+            .map(|p| Ok((p.name().to_string(), p.value().copy()?.to_device(&Device::Cpu)?)))
+            .collect()
     }
 
     /// Overwrites the weights that are trained.

@@ -247,7 +247,8 @@ impl Flamingo {
         let numbers: Vec<u32> = (0..p).flat_map(|_| 0..l as u32).collect();
         let numbers = Tensor::from_vec(numbers, (p, l), &Device::Cpu)?;
         let positions = ops::embedding(tape, &tape.param(&self.positions), &numbers)?; // [P, L, E]
-        let x = ops::add(tape, &Var::constant(residues.vectors.clone()), &positions)?;
+        let vectors = residues.vectors.to_device(positions.value().device())?;
+        let x = ops::add(tape, &Var::constant(vectors), &positions)?;
         let mut latents = repeated(tape, &self.latents, p)?;
         for layer in &self.layers {
             latents = layer.forward(tape, &x, &latents, &residues.lengths)?;
@@ -269,7 +270,11 @@ impl Flamingo {
         let (n_latents, every) = (self.config.n_latents, self.config.every);
         let Some(residues) = residues else {
             let inner = self.config.n_heads * self.config.head_dim;
-            let kv = Var::constant(Tensor::zeros((places.len(), 1, 2 * inner), DType::F32, &Device::Cpu)?);
+            let kv = Var::constant(Tensor::zeros(
+                (places.len(), 1, 2 * inner),
+                DType::F32,
+                self.latents.value().device(),
+            )?);
             let kv = vec![kv; self.blocks.len()];
             return Ok(Media { blocks: self.blocks.clone(), kv, places, n_latents, every });
         };
@@ -318,8 +323,11 @@ impl Media {
         if rows.iter().copied().eq(0..self.places.len()) {
             return Ok(self.clone());
         }
-        let at = Tensor::from_iter(rows.iter().map(|&row| row as u32), &Device::Cpu)?;
-        let pick = |kv: &Var| Ok(Var::constant(kv.value().index_select(&at, 0)?.contiguous()?));
+        let at: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        let pick = |kv: &Var| {
+            let at = Tensor::new(at.as_slice(), kv.value().device())?;
+            Ok(Var::constant(kv.value().index_select(&at, 0)?.contiguous()?))
+        };
         Ok(Self {
             blocks: self.blocks.clone(),
             kv: self.kv.iter().map(pick).collect::<Result<_>>()?,

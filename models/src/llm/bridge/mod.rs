@@ -204,6 +204,18 @@ impl Bridge {
         files::write_safetensors(&folder.join("bridge.safetensors"), tensors)
     }
 
+    /// This bridge on a device: itself, or a copy.
+    ///
+    /// # Errors
+    /// When there is too little memory.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.boundary.value().device().same_device(device) {
+            return Ok(self.clone());
+        }
+        let table = Tensor::zeros((1, self.config.ends.llm_size), candle_core::DType::F32, device)?; // nothing is drawn
+        Self::new(self.config.clone(), Weights::loaded(self.params.snapshot()?).on(device), &table)
+    }
+
     /// Sizes and token ids.
     pub fn config(&self) -> &Config {
         &self.config

@@ -275,7 +275,7 @@ impl Esm2 {
     pub fn masked_logits(&self, tape: &Tape, hidden: &Var, rows: &[usize]) -> Result<Var> {
         let (b, l, width) = hidden.value().dims3()?;
         let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-        let rows = Tensor::new(rows, hidden.value().device())?;
+        let rows = Tensor::new(rows, &candle_core::Device::Cpu)?;
         let picked = ops::embedding(tape, &ops::reshape(tape, hidden, (b * l, width))?, &rows)?; // [N, C]
         let h = ops::gelu(tape, &self.head_dense.forward(tape, &picked)?)?;
         let h = self.head_norm.forward(tape, &h)?;

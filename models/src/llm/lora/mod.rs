@@ -9,6 +9,7 @@ use serde_json::json;
 
 pub use config::{Layers, LoraConfig, Modules};
 
+use crate::device::on_gpu;
 use crate::llm::files;
 use crate::llm::qwen3::Qwen3;
 use crate::ops;
@@ -81,6 +82,9 @@ impl Projection {
     fn adapted(&self) -> Result<Tensor> {
         let Some(lora) = &self.lora else { return Ok(self.weight.value().clone()) };
         let ((n_out, n_in), rank) = (self.weight.value().dims2()?, lora.a.value().dim(0)?);
+        on_gpu!(self.weight.value() => {
+            self.weight.value() + (lora.b.value().matmul(lora.a.value())? * lora.scale)?
+        });
         let mut out = vec![0.0_f32; n_out * n_in];
         let (a, b) = (view::<f32>(lora.a.value())?, view::<f32>(lora.b.value())?);
         matmul(&mut out, Matrix::new(&b, n_out, rank), Matrix::new(&a, rank, n_in), false, Threads::All);
@@ -139,6 +143,7 @@ impl Qwen3 {
         let mut model = self.without_lora()?;
         model.params().set_trainable(false, |_| true);
         let choice = config.compile()?;
+        let weights = weights.on(self.device());
         let names: Vec<String> = model.projections().map(|(name, _)| name).collect();
         if let Some(target) = choice.unused(&names) {
             bail!(
@@ -165,6 +170,23 @@ impl Qwen3 {
         Ok(model)
     }
 
+    /// Puts a copy of another model's adapter on this one.
+    pub(crate) fn copy_lora(&mut self, of: &Self) -> Result<()> {
+        let (device, mut of) = (self.device().clone(), of.clone());
+        let mut params = vec![];
+        for ((_, from), (_, to)) in of.projections().zip(self.projections()) {
+            let Some(lora) = &from.lora else { continue };
+            let mut place = |param: &Param| {
+                let param = Param::new(param.name().clone(), param.value().copy()?.to_device(&device)?)?;
+                params.push(param.clone());
+                Ok::<_, Error>(param)
+            };
+            let magnitude = lora.magnitude.as_ref().map(&mut place).transpose()?;
+            to.lora = Some(Lora { a: place(&lora.a)?, b: place(&lora.b)?, magnitude, ..*lora });
+        }
+        params.into_iter().try_for_each(|param| self.params_mut().insert(param))
+    }
+
     /// This model without its adapter (the weights are shared).
     pub fn without_lora(&self) -> Result<Self> {
         let mut model = self.clone();
@@ -181,7 +203,7 @@ impl Qwen3 {
         for (name, projection) in self.clone().projections() {
             tensors.insert(format!("{name}.weight"), projection.merged()?);
         }
-        Qwen3::new(self.config().clone(), Weights::loaded(tensors))
+        Qwen3::new(self.config().clone(), Weights::loaded(tensors).on(self.device()))
     }
 
     /// How far the logits of `merged` are from this model's on some token rows: the largest and the mean absolute
