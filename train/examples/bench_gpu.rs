@@ -1,7 +1,7 @@
 //! Times a step of supervised fine-tuning of a Qwen3 of random weights on a GPU (AdamW and clipping with it, every token
 //! labelled), against `benches/torch_gpu.py`.
 //!
-//! `cargo run --release --features cuda --example bench_gpu [small|0.6b] [exact|tf32]`
+//! `cargo run --release -p train --features models/cuda --example bench_gpu [small|0.6b] [exact|tf32]`
 
 use std::time::Instant;
 

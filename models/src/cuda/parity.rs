@@ -1,5 +1,5 @@
 //! Every op on the GPU against the CPU in f64: values and all gradients, relative to their norm. One test, so that a
-//! single run on a rare machine says everything: `cargo test --release --features cuda gpu -- --nocapture`.
+//! single run on a rare machine says everything: `cargo test --release -p models --features cuda gpu -- --nocapture`.
 
 use candle_core::{DType, Device, Result, Tensor};
 use rand::SeedableRng;
