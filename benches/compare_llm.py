@@ -84,7 +84,7 @@ def steps(binary, case, vocab, peers, threads, rounds):
 
 def startup(binary, threads, rounds):
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(torch("torch", "save", 8192, threads) + [folder], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(torch("torch", "save", 8192, threads) + [folder], check=True, capture_output=True)
         commands = {"ours": [binary, f"startup:{folder}"], "torch": torch("torch", "startup", 8192, threads) + [folder]}
         times = {name: [] for name in commands}
         for _ in range(rounds):

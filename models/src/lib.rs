@@ -3,6 +3,8 @@
 //! The principal idea is the [`tape`]: an op computes a value and records how its gradient goes back. Weights are
 //! [`Param`]s, built through [`Weights`] under the name they have in a checkpoint.
 
+#[cfg(target_arch = "x86_64")]
+mod few_rows;
 pub mod fold;
 mod folder;
 #[doc(hidden)]

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
+use models::ops::{AdamWStep, sum_of_squares};
 use models::{Gradients, Param, Params, view};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -202,10 +203,7 @@ impl AdamW {
             for gradient in members.iter().filter_map(|p| gradients.params.get(&**p.name())) {
                 let gradient = gradient.contiguous()?;
                 let numbers = view::<f32>(&gradient)?;
-                let sums: Vec<f64> = numbers
-                    .par_chunks(CHUNK)
-                    .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
-                    .collect();
+                let sums: Vec<f64> = numbers.par_chunks(CHUNK).map(sum_of_squares).collect();
                 squares += sums.iter().sum::<f64>();
             }
             groups.push((config.pattern.clone(), squares));
@@ -230,7 +228,7 @@ impl AdamW {
                     self.moments.get_mut(&**param.name()).expect("every grouped weight has moments");
                 moments.steps += 1;
                 let t = i32::try_from(moments.steps).context("more than 2³¹ steps")?;
-                let rule = Rule {
+                let rule = AdamWStep {
                     clip: clip as f32,
                     decay: (1.0 - lr * config.weight_decay) as f32,
                     mean_weight: (1.0 - self.betas.0) as f32,
@@ -241,7 +239,7 @@ impl AdamW {
                     eps: self.eps as f32,
                 };
                 let gradient = gradient.contiguous()?;
-                rule.apply(param, &view::<f32>(&gradient)?, moments)?;
+                apply(rule, param, &view::<f32>(&gradient)?, moments)?;
             }
         }
         Ok(())
@@ -294,43 +292,19 @@ impl AdamW {
     }
 }
 
-/// The numbers of one step that all elements of a weight share.
-struct Rule {
-    clip: f32,
-    decay: f32,
-    mean_weight: f32,
-    square_keep: f32,
-    square_weight: f32,
-    step_size: f32,
-    root: f32,
-    eps: f32,
-}
-
-impl Rule {
-    fn apply(&self, param: &Param, gradient: &[f32], moments: &mut Moments) -> candle_core::Result<()> {
-        // `Param::update` may call its closure once only, but asks for `Fn`.
-        let moments = RefCell::new(moments);
-        param.update(|weights| {
-            let mut moments = moments.borrow_mut();
-            let Moments { mean, square, .. } = &mut **moments;
-            weights
-                .par_chunks_mut(CHUNK)
-                .zip(mean.par_chunks_mut(CHUNK))
-                .zip(square.par_chunks_mut(CHUNK))
-                .zip(gradient.par_chunks(CHUNK))
-                .for_each(|(((w, m), v), g)| self.chunk(w, m, v, g));
-        })
-    }
-
-    fn chunk(&self, weights: &mut [f32], mean: &mut [f32], square: &mut [f32], gradient: &[f32]) {
-        for (((w, m), v), &g) in weights.iter_mut().zip(mean).zip(square).zip(gradient) {
-            let g = g * self.clip;
-            *w *= self.decay;
-            *m += self.mean_weight * (g - *m);
-            *v = self.square_keep * *v + self.square_weight * g * g;
-            *w -= self.step_size * (*m / (v.sqrt() / self.root + self.eps));
-        }
-    }
+fn apply(rule: AdamWStep, param: &Param, gradient: &[f32], moments: &mut Moments) -> candle_core::Result<()> {
+    // `Param::update` may call its closure once only, but asks for `Fn`.
+    let moments = RefCell::new(moments);
+    param.update(|weights| {
+        let mut moments = moments.borrow_mut();
+        let Moments { mean, square, .. } = &mut **moments;
+        weights
+            .par_chunks_mut(CHUNK)
+            .zip(mean.par_chunks_mut(CHUNK))
+            .zip(square.par_chunks_mut(CHUNK))
+            .zip(gradient.par_chunks(CHUNK))
+            .for_each(|(((w, m), v), g)| rule.apply(w, m, v, g));
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Ops on the tape: one file each, forward and backward side by side.
 
 mod activation;
+mod adamw;
 mod attention;
 pub(crate) mod basic;
 mod conv;
@@ -22,6 +23,7 @@ mod token_logprobs;
 mod triangle;
 
 pub use activation::{gelu, relu, sigmoid, silu, tanh};
+pub use adamw::{AdamWStep, sum_of_squares};
 pub use attention::{KeyMask, Sees, attention};
 pub use basic::{add, cat, mean, mul, narrow, permute, reshape, scale, scale_by, sub, sum};
 pub use conv::conv;
