@@ -6,6 +6,8 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod device;
+#[cfg(target_arch = "x86_64")]
+mod few_rows;
 pub mod fold;
 mod folder;
 #[doc(hidden)]

@@ -26,20 +26,51 @@ pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum + Defa
     fn sqrt(self) -> Self;
     /// the larger of two (neither is NaN)
     fn max(self, other: Self) -> Self;
+    /// `out = a · b` (or `+=`) by a kernel for few rows; `false`, and nothing done, where there is none.
+    #[doc(hidden)]
+    fn few_rows(
+        _out: &mut [Self],
+        _a: Matrix<'_, Self>,
+        _b: Matrix<'_, Self>,
+        _accumulate: bool,
+        _threads: Threads,
+    ) -> bool {
+        false
+    }
 }
 
 macro_rules! real {
-    ($($t:ty),*) => {$(
+    ($t:ty $(, $few_rows:item)?) => {
         impl Real for $t {
             fn exp(self) -> Self { <$t>::exp(self) }
             fn ln(self) -> Self { <$t>::ln(self) }
             fn tanh(self) -> Self { <$t>::tanh(self) }
             fn sqrt(self) -> Self { <$t>::sqrt(self) }
             fn max(self, other: Self) -> Self { <$t>::max(self, other) }
+            $($few_rows)?
         }
-    )*};
+    };
 }
-real!(f32, f64);
+real!(f64);
+real!(
+    f32,
+    #[cfg(target_arch = "x86_64")]
+    fn few_rows(
+        out: &mut [f32],
+        a: Matrix<'_, f32>,
+        b: Matrix<'_, f32>,
+        accumulate: bool,
+        threads: Threads,
+    ) -> bool {
+        let fits = crate::few_rows::fits(&a, &b);
+        if fits {
+            by_depth(a, b, accumulate, |a, b, accumulate| {
+                crate::few_rows::product(out, a, b, accumulate, threads)
+            });
+        }
+        fits
+    }
+);
 
 /// Runs `$body` with `$t` bound to the tensor's number type: `dispatch!(x.dtype(), T => forward::<T>(&x))`.
 #[macro_export]
@@ -107,11 +138,11 @@ pub fn tensor<T: WithDType>(data: Vec<T>, shape: impl Into<candle_core::Shape>) 
 /// One operand of [`matmul`]: a matrix over a slice, with strides counted in elements.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    pub(crate) data: &'a [T],
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
 }
 
 impl<'a, T> Matrix<'a, T> {
@@ -182,6 +213,9 @@ pub fn matmul<T: Real>(
     if out.is_empty() {
         return;
     }
+    if T::few_rows(out, a, b, accumulate, threads) {
+        return;
+    }
     // A single row takes a matrix-vector path; few elements with a transposed right side take a dot-product path.
     let rows = if b.row_stride == 1 { (SMALL_PRODUCT / b.cols + 1).max(2) } else { 2 };
     if a.rows >= rows {
@@ -205,11 +239,21 @@ pub fn matmul<T: Real>(
 const DEPTH: usize = 512;
 
 fn product<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate: bool, threads: Threads) {
+    by_depth(a, b, accumulate, |a, b, accumulate| block(out, a, b, accumulate, threads));
+}
+
+/// Calls `f` for the parts of a product that are summed in one pass, the first of them with `accumulate`.
+fn by_depth<'a, T>(
+    a: Matrix<'a, T>,
+    b: Matrix<'a, T>,
+    accumulate: bool,
+    mut f: impl FnMut(Matrix<'a, T>, Matrix<'a, T>, bool),
+) {
     for from in (0..a.cols.max(1)).step_by(DEPTH) {
         let depth = DEPTH.min(a.cols - from);
         let a = Matrix { data: &a.data[from * a.col_stride..], cols: depth, ..a };
         let b = Matrix { data: &b.data[from * b.row_stride..], rows: depth, ..b };
-        block(out, a, b, accumulate || from > 0, threads);
+        f(a, b, accumulate || from > 0);
     }
 }
 

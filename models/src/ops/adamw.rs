@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::device::on_gpu;
+use crate::ops::kernel::{sum_by, vectorised};
 use crate::view::{update, view};
 
 /// Elements that one thread works on at a time; fixed, so sums have one order on any number of threads.
@@ -75,20 +76,22 @@ fn nested(one: &AdamWUpdate<'_>, f: impl FnOnce(&mut [f32], &mut [f32], &mut [f3
     of_mean.and(of_square)
 }
 
-fn chunk(
-    rule: &AdamWRule,
-    one: &AdamWUpdate<'_>,
-    weights: &mut [f32],
-    mean: &mut [f32],
-    square: &mut [f32],
-    gradient: &[f32],
-) {
-    for (((w, m), v), &g) in weights.iter_mut().zip(mean).zip(square).zip(gradient) {
-        let g = g * one.clip;
-        *w *= one.decay;
-        *m += rule.mean_weight * (g - *m);
-        *v = rule.square_keep * *v + rule.square_weight * g * g;
-        *w -= one.step_size * (*m / (v.sqrt() / one.root + rule.eps));
+vectorised! {
+    fn chunk [] [] (
+        rule: &AdamWRule,
+        one: &AdamWUpdate<'_>,
+        weights: &mut [f32],
+        mean: &mut [f32],
+        square: &mut [f32],
+        gradient: &[f32],
+    ) {
+        for (((w, m), v), &g) in weights.iter_mut().zip(mean).zip(square).zip(gradient) {
+            let g = g * one.clip;
+            *w *= one.decay;
+            *m += rule.mean_weight * (g - *m);
+            *v = rule.square_keep * *v + rule.square_weight * g * g;
+            *w -= one.step_size * (*m / (v.sqrt() / one.root + rule.eps));
+        }
     }
 }
 
@@ -102,11 +105,15 @@ pub fn squares(tensors: &[Tensor]) -> Result<Vec<f64>> {
     on_gpu!(first => crate::cuda::squares(&tensors));
     let sum = |tensor: &Tensor| {
         let numbers = view::<f32>(tensor)?;
-        let sums: Vec<f64> = numbers
-            .par_chunks(CHUNK)
-            .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
-            .collect();
+        let sums: Vec<f64> = numbers.par_chunks(CHUNK).map(sum_of_squares).collect();
         Ok(sums.iter().sum())
     };
     tensors.iter().map(sum).collect()
+}
+
+vectorised! {
+    /// Σ x² in f64, in fixed lanes.
+    fn sum_of_squares [] [] (x: &[f32]) -> f64 {
+        sum_by(x.len(), |i| f64::from(x[i]) * f64::from(x[i]))
+    }
 }

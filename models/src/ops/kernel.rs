@@ -217,6 +217,41 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+/// Whether there are 32 registers of 512 bits, or 16 of 256.
+#[inline(always)]
+pub(crate) fn wide_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let wide = is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide = false;
+    wide
+}
+
+/// `R` rows of `a` (`stride` apart) times `W` columns, from `column` on, of a panel `[depth, 32]`, each sum one chain of
+/// multiply-adds over ascending depth.
+#[inline(always)]
+pub(crate) fn tile<T: Number, const R: usize, const W: usize>(
+    a: &[T],
+    stride: usize,
+    depth: usize,
+    panel: &[T],
+    column: usize,
+) -> [[T; W]; R] {
+    let rows: [&[T]; R] = std::array::from_fn(|r| &a[r * stride..r * stride + depth]);
+    let mut sums = [[T::zero(); W]; R];
+    for (k, b) in panel[..depth * LANES].chunks_exact(LANES).enumerate() {
+        let b = &b[column..column + W];
+        for r in 0..R {
+            // SAFETY: a row has `depth` numbers, the panel as many lines. (A check of each costs half of the speed.)
+            let x = unsafe { *rows[r].get_unchecked(k) };
+            for l in 0..W {
+                sums[r][l] = x.fused(b[l], sums[r][l]);
+            }
+        }
+    }
+    sums
+}
+
 /// Adds the lanes in a fixed tree.
 #[inline(always)]
 pub(crate) fn add_lanes<T: Number>(mut lanes: [T; LANES]) -> T {

@@ -1,6 +1,6 @@
 //! The forward kernel: query rows of one head against panels of keys and values, of a batch or of the key/value cache.
 
-use crate::ops::kernel::{LANES, Number, sum_by, vectorised};
+use crate::ops::kernel::{LANES, Number, sum_by, tile, vectorised, wide_registers};
 
 /// Keys and values of one head in the order in which the kernel reads them.
 pub(super) struct Panels<T> {
@@ -68,21 +68,11 @@ vectorised! {
                 8.. if wide => task.rows::<8, LANES>(row),
                 6.. => task.rows::<6, NARROW>(row),
                 4.. => task.rows::<4, NARROW>(row),
-                2.. => task.rows::<2, NARROW>(row),
+                2.. => task.rows::<2, LANES>(row),
                 _ => task.rows::<1, LANES>(row),
             };
         }
     }
-}
-
-/// Whether there are 32 registers of 512 bits, or 16 of 256.
-#[inline(always)]
-fn wide_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let wide = is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
-    let wide = false;
-    wide
 }
 
 /// One call of [`attend`].
@@ -105,8 +95,8 @@ impl<T: Number> Attend<'_, T> {
         let most = visible.iter().copied().max().unwrap_or(0);
         let width = most.next_multiple_of(LANES);
         for from in (0..width).step_by(W) {
-            let panel = &self.head.keys[from / LANES * dim * LANES + from % LANES..];
-            let tile = tile::<T, R, W>(&self.queries[first * dim..], dim, dim, panel);
+            let panel = &self.head.keys[from / LANES * dim * LANES..];
+            let tile = tile::<T, R, W>(&self.queries[first * dim..], dim, dim, panel, from % LANES);
             for (r, tile) in tile.iter().enumerate() {
                 self.scores[r * width + from..][..W].copy_from_slice(tile);
             }
@@ -118,8 +108,8 @@ impl<T: Number> Attend<'_, T> {
             self.log_sums[first + r] = log_sum;
         }
         for from in (0..dim).step_by(W) {
-            let panel = &self.head.values[from / LANES * capacity * LANES + from % LANES..];
-            let tile = tile::<T, R, W>(self.scores, width, most, panel);
+            let panel = &self.head.values[from / LANES * capacity * LANES..];
+            let tile = tile::<T, R, W>(self.scores, width, most, panel, from % LANES);
             let part = W.min(dim - from);
             for r in 0..R {
                 let out = &mut self.out[(first + r) * dim + from..][..part];
@@ -130,33 +120,6 @@ impl<T: Number> Attend<'_, T> {
         }
         R
     }
-}
-
-/// `R` rows of `a` (`stride` apart) times the first `W` columns of a panel `[depth, 32]`, summed over ascending depth.
-#[inline(always)]
-fn tile<T: Number, const R: usize, const W: usize>(
-    a: &[T],
-    stride: usize,
-    depth: usize,
-    b: &[T],
-) -> [[T; W]; R] {
-    let mut sums = [[T::zero(); W]; R];
-    if depth == 0 {
-        return sums;
-    }
-    let (a, b) = (&a[..(R - 1) * stride + depth], &b[..(depth - 1) * LANES + W]);
-    for k in 0..depth {
-        // SAFETY: k is below `depth` and r below R, so both lie in the slices cut above. With checks in this loop the sums
-        // leave their registers at each step.
-        let b = unsafe { b.get_unchecked(k * LANES..k * LANES + W) };
-        for r in 0..R {
-            let x = unsafe { *a.get_unchecked(r * stride + k) };
-            for l in 0..W {
-                sums[r][l] = x.fused(b[l], sums[r][l]);
-            }
-        }
-    }
-    sums
 }
 
 /// Turns the first `n` scores into e^(score − max) and the others into zeros; returns their sum and max + ln sum.
