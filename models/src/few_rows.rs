@@ -36,7 +36,7 @@ pub(crate) fn product(
     let (rows, n_out) = (a.rows, b.cols);
     // Panels of 32 outputs, `[rows, 32]` each, one behind the other.
     let mut sums = vec![0.0; rows * n_out.next_multiple_of(LANES)];
-    let room = || vec![0.0; if rows == 1 && n_out % LANES == 0 { 0 } else { a.cols * LANES }];
+    let room = || vec![0.0; if rows == 1 && n_out.is_multiple_of(LANES) { 0 } else { a.cols * LANES }];
     let panel = |room: &mut Vec<f32>, (panel, sums): (usize, &mut [f32])| {
         let first = panel * LANES;
         let outputs = LANES.min(n_out - first);

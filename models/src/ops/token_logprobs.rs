@@ -10,9 +10,9 @@ use crate::ops::kernel::{LANES, Number, add_lanes, vectorised};
 use crate::tape::{Tape, Var};
 use crate::view::{Matrix, Threads, matmul, tensor, view};
 
-/// Logits that exist at once: 2^22 numbers, but at least 16 rows.
+/// Logits that exist at once: 2^22 numbers, but at least so many rows that reading the head's weight is the smaller part.
 fn rows_at_once(vocab: usize) -> usize {
-    ((1 << 22) / vocab.max(1)).clamp(16, 1024)
+    ((1 << 22) / vocab.max(1)).clamp(128, 1024)
 }
 
 /// What [`token_logprobs`] gives.
