@@ -102,7 +102,9 @@ pub enum Error {
         hint: String,
     },
     /// Levels of a cascade that are none.
-    #[error("identities {got}, coverage {coverage}: no levels of a cascade\nhint: give falling identities above 0, as in 0.9,0.5,0.3, and a coverage above 0; 1 is the most")]
+    #[error(
+        "identities {got}, coverage {coverage}: no levels of a cascade\nhint: give falling identities above 0, as in 0.9,0.5,0.3, and a coverage above 0; 1 is the most"
+    )]
     Levels {
         /// The identities.
         got: String,

@@ -12,11 +12,13 @@ use rayon::prelude::*;
 
 use super::align::Alignment;
 use super::diagonal::{banded, ungapped};
-use super::evalue;
 use super::sketch::{Ranked, Seed, Words, seeds};
+use super::{evalue, least_score};
 
 /// Diagonals of a pair that are looked at.
 const MOST_DIAGONALS: usize = 4;
+/// A run without gaps is worth an alignment when it scores so much of what the E-value asks of one.
+const RUN: f64 = 0.7;
 /// What is so much less alike without gaps than a level asks is not aligned with them.
 const FAR: f64 = 0.15;
 
@@ -40,12 +42,15 @@ impl Level {
     }
 }
 
-/// The words that relatives of this identity share (measured: docs/benchmarks.md).
-fn words(identity: f64) -> Words {
+/// The words that relatives of this identity share (measured: docs/benchmarks.md), and what is worth an alignment.
+fn words(proteins: &Ranked, identity: f64, evalue: f64) -> Words {
+    let n_residues = proteins.n_residues() as f64;
+    let needed = least_score(n_residues / proteins.len().max(1) as f64, n_residues, evalue);
+    let run = (RUN * needed) as i32;
     match identity {
-        i if i >= 0.8 => Words { places: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], n: 20, run: 50 },
-        i if i >= 0.5 => Words { places: &[0, 1, 2, 3, 4, 5, 6, 7, 8], n: 40, run: 45 },
-        _ => Words { places: &[0, 1, 2, 4, 6, 7, 9], n: 60, run: 45 },
+        i if i >= 0.8 => Words { places: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], n: 20, run },
+        i if i >= 0.5 => Words { places: &[0, 1, 2, 3, 4, 5, 6, 7, 8], n: 40, run },
+        _ => Words { places: &[0, 1, 2, 4, 6, 7, 9], n: 60, run },
     }
 }
 
@@ -66,10 +71,14 @@ impl Cascade {
     /// One level further down: centres join others.
     pub(crate) fn descend(&mut self, level: Level) {
         let Self { proteins, centre } = self;
-        let seeds = seeds(proteins, &open(centre), &words(level.identity));
+        let words = words(proteins, level.identity, level.evalue);
+        let seeds = seeds(proteins, &open(centre), &words);
         let pairs: Vec<&[Seed]> = seeds.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
-        let found: Vec<(u32, u32)> =
-            pairs.par_iter().filter(|seeds| alike(proteins, seeds, level)).map(|s| (s[0].0, s[0].1)).collect();
+        let found: Vec<(u32, u32)> = pairs
+            .par_iter()
+            .filter(|seeds| alike(proteins, seeds, level))
+            .map(|s| (s[0].0, s[0].1))
+            .collect();
         let joined = cover(proteins.len(), &found);
         centre.iter_mut().for_each(|of| *of = joined[*of as usize]);
     }
@@ -85,8 +94,9 @@ impl Cascade {
     }
 
     /// Of every centre those centres that may be relatives of this identity, as places in the input; each pair once.
-    pub(crate) fn candidates(&self, identity: f64) -> Vec<(usize, Vec<usize>)> {
-        let seeds = seeds(&self.proteins, &open(&self.centre), &words(identity));
+    pub(crate) fn candidates(&self, identity: f64, evalue: f64) -> Vec<(usize, Vec<usize>)> {
+        let words = words(&self.proteins, identity, evalue);
+        let seeds = seeds(&self.proteins, &open(&self.centre), &words);
         let place = |number: u32| self.proteins.places[number as usize] as usize;
         let of_one = |seeds: &[Seed]| {
             let mut others: Vec<usize> = seeds.iter().map(|seed| place(seed.1)).collect();
@@ -137,7 +147,8 @@ fn cover(n: usize, pairs: &[(u32, u32)]) -> Vec<u32> {
     }
     let of = |i: u32| &relatives[begin[i as usize]..begin[i as usize + 1]];
     let mut centre: Vec<Option<u32>> = vec![None; n];
-    let mut heap: BinaryHeap<(usize, Reverse<u32>)> = (0..n as u32).map(|i| (of(i).len(), Reverse(i))).collect();
+    let mut heap: BinaryHeap<(usize, Reverse<u32>)> =
+        (0..n as u32).map(|i| (of(i).len(), Reverse(i))).collect();
     while let Some((n_open, Reverse(i))) = heap.pop() {
         if centre[i as usize].is_some() {
             continue;
@@ -199,8 +210,11 @@ mod tests {
         let proteins = families();
         let levels = clusters(&proteins);
         for (level, centres) in levels.iter().enumerate() {
-            assert!((0..proteins.len()).all(|i| centres[i] / 5 == i / 5 && centres[centres[i]] == centres[i]));
-            let with_founder = |nth: usize| (0..31).filter(|f| centres[5 * f + nth] == centres[5 * f]).count();
+            assert!(
+                (0..proteins.len()).all(|i| centres[i] / 5 == i / 5 && centres[centres[i]] == centres[i])
+            );
+            let with_founder =
+                |nth: usize| (0..31).filter(|f| centres[5 * f + nth] == centres[5 * f]).count();
             let counts: [usize; 4] = std::array::from_fn(|nth| with_founder(nth + 1));
             match level {
                 0 => assert!(counts[0] >= 30 && counts[2] + counts[3] == 0, "{counts:?}"),

@@ -17,7 +17,8 @@ const fn pairs() -> [[i64; 32]; 32] {
     while a < n {
         let mut b = 0;
         while b < n {
-            table[a][b] = ((BLOSUM62[a][b] as i64) << 32) + ((a == b && a != OTHER as usize) as i64 * (1 << 16)) + 1;
+            table[a][b] =
+                ((BLOSUM62[a][b] as i64) << 32) + ((a == b && a != OTHER as usize) as i64 * (1 << 16)) + 1;
             b += 1;
         }
         a += 1;

@@ -14,8 +14,8 @@ mod words;
 use rayon::prelude::*;
 
 use crate::config::Kinship;
-use align::{Alignment, alignments, scores};
 pub(crate) use align::encode;
+use align::{Alignment, alignments, scores};
 pub(crate) use cascade::{Cascade, Level};
 use complexity::mask;
 use seed::{Index, Slate, Text};
@@ -117,7 +117,7 @@ impl<'a> Proteins<'a> {
             cascade.descend(Level { identity, coverage: LEVEL_COVERAGE, evalue: self.rule.evalue });
             pairs.extend(cascade.centres().into_iter().enumerate().filter(|(i, centre)| i != centre));
         }
-        let candidates = cascade.candidates(self.rule.identity);
+        let candidates = cascade.candidates(self.rule.identity, self.rule.evalue);
         let kin = |(i, others): (usize, Vec<usize>)| self.kin(i, others).into_iter().map(move |j| (i, j));
         pairs.extend(candidates.into_par_iter().flat_map_iter(kin).collect::<Vec<_>>());
         pairs.extend(self.relatives(|_| true, matters));
@@ -200,6 +200,11 @@ fn evalue(length: f64, n_residues: f64, score: f64) -> f64 {
     K * length * n_residues * (-LAMBDA * score).exp()
 }
 
+/// The score that an alignment needs for this E-value.
+fn least_score(length: f64, n_residues: f64, evalue: f64) -> f64 {
+    (K * length * n_residues / evalue).ln() / LAMBDA
+}
+
 /// Whether the pair is to be looked at from `i`: of a pair that is in both sets both ways, only from the smaller number.
 fn is_new(i: usize, j: usize, left: impl Fn(usize) -> bool, right: impl Fn(usize) -> bool) -> bool {
     i < j || (i != j && !(left(j) && right(i)))
@@ -231,8 +236,15 @@ mod tests {
     use datasets::rng;
     use rand::Rng;
 
-    const RULE: Kinship =
-        Kinship { evalue: 1e-3, identity: 0.3, coverage: 0.5, seed_score: 14, kmer: 5, containment: 0.2, exhaustive_residues: u64::MAX };
+    const RULE: Kinship = Kinship {
+        evalue: 1e-3,
+        identity: 0.3,
+        coverage: 0.5,
+        seed_score: 14,
+        kmer: 5,
+        containment: 0.2,
+        exhaustive_residues: u64::MAX,
+    };
 
     pub(super) fn random(rng: &mut impl Rng, length: usize) -> String {
         (0..length).map(|_| datasets::residue::LETTERS[(rng.next_u32() % 20) as usize] as char).collect()
@@ -329,7 +341,8 @@ mod tests {
         assert!((0..115).all(|i| found[i] / 5 == i / 5));
         let n_alike = want.iter().zip(&found).filter(|(a, b)| a == b).count();
         assert!(n_alike >= 113, "{n_alike}");
-        let of_those = all.relatives(|_| true, |_| true).into_iter().filter(|&(i, j)| matters(i) || matters(j));
+        let of_those =
+            all.relatives(|_| true, |_| true).into_iter().filter(|&(i, j)| matters(i) || matters(j));
         assert!(of_those.clone().count() > 40 && of_those.into_iter().all(|pair| links.contains(&pair)));
     }
 

@@ -102,7 +102,9 @@ pub(super) fn seeds(proteins: &Ranked, some: &[u32], words: &Words) -> Vec<Seed>
             // Stable, because that is quick where long stretches are sorted already.
             found.sort();
             let mut seeds = Vec::new();
-            found.chunk_by(|a, b| a >> 64 == b >> 64).for_each(|group| compare(proteins, group, words.run, &mut seeds));
+            found
+                .chunk_by(|a, b| a >> 64 == b >> 64)
+                .for_each(|group| compare(proteins, group, words.run, &mut seeds));
             seeds
         };
         let parts: Vec<Vec<Seed>> = (0..N_PARTS).into_par_iter().map(of_part).collect();
