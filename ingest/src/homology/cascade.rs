@@ -50,7 +50,7 @@ fn words(proteins: &Ranked, identity: f64, evalue: f64) -> Words {
     match identity {
         i if i >= 0.8 => Words { places: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], n: 20, run },
         i if i >= 0.5 => Words { places: &[0, 1, 2, 3, 4, 5, 6, 7, 8], n: 40, run },
-        _ => Words { places: &[0, 1, 2, 4, 6, 7, 9], n: 60, run },
+        _ => Words { places: &[0, 1, 2, 4, 5, 7, 9, 10], n: 60, run },
     }
 }
 

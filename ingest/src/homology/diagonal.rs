@@ -32,21 +32,22 @@ fn pair(a: u8, b: u8) -> i64 {
 
 /// Score of the best run without gaps through `a[x]` and `b[y]`.
 pub(super) fn run(a: &[u8], x: usize, b: &[u8], y: usize) -> i32 {
-    let gain = |pairs: &mut dyn Iterator<Item = i32>| {
-        let (mut best, mut sum) = (0, 0);
-        for score in pairs {
-            sum += score;
-            best = best.max(sum);
-            if sum <= best - DROP {
-                break;
-            }
-        }
-        best
-    };
-    let score = |(&a, &b): (&u8, &u8)| (pair(a, b) >> 32) as i32;
-    let right = gain(&mut a[x..].iter().zip(&b[y..]).map(score));
-    let left = gain(&mut a[..x].iter().rev().zip(b[..y].iter().rev()).map(score));
+    let right = gain(a[x..].iter().zip(&b[y..]));
+    let left = gain(a[..x].iter().rev().zip(b[..y].iter().rev()));
     left + right
+}
+
+/// The best sum of scores of the first pairs.
+fn gain<'a>(pairs: impl Iterator<Item = (&'a u8, &'a u8)>) -> i32 {
+    let (mut best, mut sum) = (0, 0);
+    for (&a, &b) in pairs {
+        sum += (pair(a, b) >> 32) as i32;
+        best = best.max(sum);
+        if sum <= best - DROP {
+            break;
+        }
+    }
+    best
 }
 
 /// The best alignment without gaps on a diagonal, that is of residues `x` of `a` and `x + diagonal` of `b`.
