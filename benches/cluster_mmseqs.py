@@ -1,19 +1,21 @@
 """Clusters of `peptalk data cluster` beside those of MMseqs2, on proteins whose families are known.
 
     python benches/cluster_mmseqs.py FASTA [HOW...]     (needs `mmseqs` and `peptalk` in the path)
-    python benches/cluster_mmseqs.py --world WORLD TABLES > FASTA     (needs pyarrow)
+    python benches/cluster_mmseqs.py --world WORLD > FASTA
 
 FASTA has headers `>id family=3 identity=0.62`, as made_up_families.py writes them; the second form takes the proteins of a
-made-up world from its tables and their families from truth.json. HOW is any of peptalk, linclust, cluster (default: the
+made-up world from five of its files and their families from truth.json. HOW is any of peptalk, linclust, cluster (default: the
 first two). CPU seconds are user and system of the clustering alone: `mmseqs createdb` before it and the text of the
 result are not counted, while peptalk's reading and writing is. Recall: of the relatives with so much of their founder,
 how many are in its cluster. False: proteins in a cluster whose centre is of another family.
 """
 
 import collections
+import gzip
+import hashlib
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,17 +24,26 @@ COVERAGE = "0.8"
 BINS = [(0.9, 1.0), (0.7, 0.9), (0.5, 0.7), (0.3, 0.5)]
 
 
-def write_world(world, tables):
-    import pyarrow.parquet
-
+def write_world(world):
     truth = json.load(open(f"{world}/truth.json"))
     family = {protein: number for number, of in truth["families"].items() for protein in of}
-    table = pyarrow.parquet.read_table(f"{tables}/proteins.parquet", columns=["protein_id", "sequence"])
-    for protein, sequence in zip(*(column.to_pylist() for column in table.columns)):
-        # Wild types and mutants of ddG tables are no members of the universe.
-        if protein in truth["identity"]:
-            number = family.get(protein, protein)
-            print(f">{protein} family={number} identity={truth['identity'][protein]:.3f}\n{sequence}")
+    for protein, sequence in read_world(world, truth["identity"]).items():
+        number = family.get(protein, protein)
+        print(f">{protein} family={number} identity={truth['identity'][protein]:.3f}\n{sequence}")
+
+
+def read_world(world, known):
+    """Sequences of the proteins of the universe that five files hold, by id."""
+    texts = [line.strip() for line in open(f"{world}/instruct/madeup_clap_protein_sequence.txt")]
+    texts += [line.rstrip("\n").split("\t")[-1] for line in open(f"{world}/instruct/madeup_prot_describe.tsv")]
+    texts += re.findall("<seq> ([A-Z ]+) </seq>", open(f"{world}/instruct/madeup_protein_lm.json").read())
+    lines = gzip.open(f"{world}/ppi/madeup_dictionary.tsv.gz", "rt", errors="replace")
+    texts += [line.strip().split("\t")[-1].upper() for line in lines]
+    entries = gzip.open(f"{world}/swissprot/madeup_sprot.dat.gz", "rt", errors="replace").read().split("\n//")
+    texts += [entry.rpartition("\nSQ ")[2].partition("\n")[2] for entry in entries]
+    sequences = (re.sub("[^A-Z]", "", text) for text in texts)
+    named = ((hashlib.sha256(sequence.encode()).hexdigest()[:32], sequence) for sequence in sequences)
+    return {protein: sequence for protein, sequence in named if protein in known}
 
 
 def seconds(*command):
@@ -92,6 +103,6 @@ def main(fasta, *hows):
 
 
 if sys.argv[1] == "--world":
-    write_world(*sys.argv[2:])
+    write_world(sys.argv[2])
 else:
     main(*sys.argv[1:])
