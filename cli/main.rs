@@ -232,6 +232,20 @@ enum Data {
         #[arg(long, value_name = "N", default_value_t = ingest::publish::SHARD_ROWS)]
         rows: usize,
     },
+    /// Cluster the proteins of a FASTA file, level by level
+    Cluster {
+        /// FASTA, gzip or not
+        fasta: PathBuf,
+        /// Where to write the table: id, and the id at the centre of its cluster at every level
+        #[arg(long, value_name = "TSV")]
+        out: PathBuf,
+        /// Least fraction of equal residues of a protein and its centre, level by level
+        #[arg(long, value_name = "F,..", value_delimiter = ',', default_values_t = ingest::cluster::IDENTITIES)]
+        identity: Vec<f64>,
+        /// Least fraction of the longer of the two that is aligned
+        #[arg(long, value_name = "F", default_value_t = ingest::cluster::COVERAGE)]
+        coverage: f64,
+    },
     /// Say what is different between two folders of tables; the exit code is 1 if a row is
     Diff {
         /// Folder with tables
@@ -435,6 +449,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Data { what: Data::Publish { tables, out, name, rows } } => {
             stages::publish(&tables, &out, name.as_deref(), rows).map_err(Failure::Work)
+        }
+        Command::Data { what: Data::Cluster { fasta, out, identity, coverage } } => {
+            stages::cluster(&fasta, &out, &identity, coverage).map_err(Failure::Work)
         }
         Command::Data { what: Data::Diff { a, b } } => stages::diff(&a, &b).map_err(Failure::Work),
         Command::Run { recipe, run } => {

@@ -156,6 +156,15 @@ pub(crate) fn publish(tables: &Path, out: &Path, name: Option<&str>, rows: usize
     Ok(())
 }
 
+/// `peptalk data cluster`.
+pub(crate) fn cluster(fasta: &Path, out: &Path, identities: &[f64], coverage: f64) -> Result<()> {
+    for level in ingest::cluster::cluster(fasta, out, identities, coverage)? {
+        println!("identity {}: {} clusters", level.identity, level.n_clusters);
+    }
+    println!("table: {}", out.display());
+    Ok(())
+}
+
 /// `peptalk data diff`.
 pub(crate) fn diff(a: &Path, b: &Path) -> Result<()> {
     let diff = ingest::diff::Diff::of(a, b)?;

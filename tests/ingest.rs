@@ -185,6 +185,27 @@ fn the_world_is_counted_exactly() {
     assert!(!beside.iter().any(|name| name.to_string_lossy().starts_with('.')), "{beside:?}");
 }
 
+/// Where all pairs are too many to look at, families stay together all the same, published test sets are held against
+/// everything, and the bytes do not depend on the threads.
+#[test]
+fn a_cascade_splits_where_all_pairs_are_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let truth = world(folder.path(), 211);
+    let mut config = section("quickstart.toml");
+    config.kinship.exhaustive_residues = 1_000;
+    let out = folder.path().join("tables");
+    ingest::run(&config, folder.path(), &out).unwrap();
+    families_stay_together(&out, &truth);
+    let audit = fs_err::read_to_string(out.join("audit.json")).unwrap();
+    let audit: serde_json::Value = serde_json::from_str(&audit).unwrap();
+    let n = |key: &str| audit[key].as_u64().unwrap();
+    assert!(n("n_searched") > 0 && n("n_searched") < n("n_held_out"), "{audit}");
+    let before = contents(&out);
+    let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    three.install(|| ingest::run(&config, folder.path(), &out)).unwrap();
+    assert!(before == contents(&out), "two runs differ");
+}
+
 #[test]
 fn the_other_formats_of_the_world_are_counted_exactly() {
     let folder = tempfile::tempdir().unwrap();

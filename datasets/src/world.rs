@@ -37,8 +37,8 @@ use universe::Universe;
 
 /// Fewest proteins that leave room for every planted fault.
 const MIN_PROTEINS: usize = 97;
-/// Most proteins that have an accession and a PDB id of their own.
-const MAX_PROTEINS: usize = 40_000;
+/// Most proteins: those of Swiss-Prot and as many again.
+const MAX_PROTEINS: usize = 1_000_000;
 
 /// Section `[world]` of a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ const MAX_PROTEINS: usize = 40_000;
 pub struct Config {
     /// Decides every byte of every file.
     pub seed: u64,
-    /// Distinct proteins, 97 to 40,000.
+    /// Distinct proteins, 97 to 1,000,000; the first 40,000 may have structures.
     pub n_proteins: usize,
 }
 

@@ -18,6 +18,9 @@ pub struct Audit {
     pub n_train: usize,
     /// Proteins in Valid or Test.
     pub n_held_out: usize,
+    /// Those of them that were held against all of Train for `alike`: all, or where a cascade has clustered (more
+    /// residues than `kinship.exhaustive_residues`) those of published test sets.
+    pub n_searched: usize,
     /// Pairs of equal sequence.
     pub exact: Vec<(String, String)>,
     /// Pairs of one cluster.
@@ -29,8 +32,9 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Audits proteins by what they are, not by how the split was made.
-    pub fn new(proteins: &[ProteinRow], config: &Config) -> Self {
+    /// Audits proteins by what they are, not by how the split was made. `published`: of every protein whether it is of a
+    /// published test set.
+    pub(crate) fn new(proteins: &[ProteinRow], published: &[bool], config: &Config) -> Self {
         let is_train = |i: usize| proteins[i].split == Split::Train;
         let is_held_out = |i: usize| matches!(proteins[i].split, Split::Valid | Split::Test);
         let id = |i: usize| proteins[i].protein_id.clone();
@@ -44,15 +48,17 @@ impl Audit {
         };
         let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
         let kinship = Proteins::new(&config.kinship, &sequences);
+        let is_searched = |i: usize| is_held_out(i) && (kinship.is_exhaustive() || published[i]);
         let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
         let named = |pairs: Vec<(usize, usize)>| pairs.into_iter().map(|(i, j)| (id(i), id(j))).collect();
         Self {
             kinship: config.kinship.clone(),
             n_train: (0..proteins.len()).filter(|&i| is_train(i)).count(),
             n_held_out: (0..proteins.len()).filter(|&i| is_held_out(i)).count(),
+            n_searched: (0..proteins.len()).filter(|&i| is_searched(i)).count(),
             exact: twins(|p| &p.sequence),
             cluster: twins(|p| &p.cluster),
-            alike: named(kinship.relatives(is_held_out, is_train)),
+            alike: named(kinship.relatives(is_searched, is_train)),
             homologs: named(kinship.significant(is_strict, is_train)),
         }
     }
@@ -113,9 +119,9 @@ mod tests {
         let mut rows = crate::split::split(&config, vec![claim("a", far, false), claim("b", held, true)]);
         assert_ne!(rows[0].cluster, rows[1].cluster);
         assert_eq!((rows[0].split, rows[1].split), (Split::Excluded, Split::Test));
-        Audit::new(&rows, &config).pass().unwrap();
+        Audit::new(&rows, &[true; 2], &config).pass().unwrap();
         rows[0].split = Split::Train;
-        let error = Audit::new(&rows, &config).pass().unwrap_err().to_string();
+        let error = Audit::new(&rows, &[true; 2], &config).pass().unwrap_err().to_string();
         assert!(error.contains("b and a (homologs)"), "{error}");
     }
 
@@ -132,13 +138,13 @@ mod tests {
         };
         let (one, near, other) = ("MKTAYIAKQRQISFVKSHFSR", "MKTAYIAKQRQISFVKSHFSW", "GGDWECLNPHVTRAMEIYKSF");
         let clean = [row("a", one, "a", Split::Train), row("b", other, "b", Split::Test)];
-        Audit::new(&clean, &config).pass().unwrap();
+        Audit::new(&clean, &[true; 2], &config).pass().unwrap();
         let excluded = [row("a", one, "a", Split::Excluded), row("b", near, "a", Split::Test)];
-        Audit::new(&excluded, &config).pass().unwrap();
+        Audit::new(&excluded, &[true; 2], &config).pass().unwrap();
         let leaks = [(one, "c"), (near, "c"), (other, "a")];
         for (sequence, cluster) in leaks {
             let rows = [row("a", one, "a", Split::Train), row("b", sequence, cluster, Split::Valid)];
-            let error = Audit::new(&rows, &config).pass().unwrap_err().to_string();
+            let error = Audit::new(&rows, &[true; 2], &config).pass().unwrap_err().to_string();
             assert!(error.contains("b and a"), "{error}");
         }
     }

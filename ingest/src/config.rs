@@ -68,11 +68,22 @@ pub struct Kinship {
     pub kmer: usize,
     /// Fraction of the words of the protein with fewer that the other has, too: enough by itself.
     pub containment: f64,
+    /// Up to so many residues in all, every pair of proteins is looked at. Above, only published test proteins are held
+    /// against everything, and a cascade clusters the others (docs/data.md).
+    pub exhaustive_residues: u64,
 }
 
 impl Default for Kinship {
     fn default() -> Self {
-        Self { evalue: 1e-3, identity: 0.3, coverage: 0.5, seed_score: 16, kmer: 5, containment: 0.2 }
+        Self {
+            evalue: 1e-3,
+            identity: 0.3,
+            coverage: 0.5,
+            seed_score: 16,
+            kmer: 5,
+            containment: 0.2,
+            exhaustive_residues: 20_000_000,
+        }
     }
 }
 
@@ -262,7 +273,7 @@ impl Config {
             self.max_length >= self.min_length,
             format!("max_length {} is below min_length {}", self.max_length, self.min_length),
         );
-        let Kinship { evalue, identity, coverage, seed_score, kmer, containment } = self.kinship;
+        let Kinship { evalue, identity, coverage, seed_score, kmer, containment, .. } = self.kinship;
         must(evalue > 0.0, format!("kinship.evalue {evalue} is not above 0"));
         for (name, value) in [("identity", identity), ("coverage", coverage)] {
             must((0.0..=1.0).contains(&value), format!("kinship.{name} {value} is not in [0, 1]"));

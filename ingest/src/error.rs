@@ -101,6 +101,16 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// Levels of a cascade that are none.
+    #[error(
+        "identities {got}, coverage {coverage}: no levels of a cascade\nhint: give falling identities above 0, as in 0.9,0.5,0.3, and a coverage above 0; 1 is the most"
+    )]
+    Levels {
+        /// The identities.
+        got: String,
+        /// The coverage.
+        coverage: f64,
+    },
     /// Proteins of training that are too close to held-out ones.
     #[error("leak: {n} pair(s) of a training and a held-out protein are alike, {}\nhint: a fault of the split; audit.json lists them all", .examples.join("; "))]
     Leak {

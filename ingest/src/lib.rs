@@ -10,6 +10,7 @@ mod archive;
 mod audit;
 mod claim;
 mod clean;
+pub mod cluster;
 mod config;
 mod dedup;
 pub mod diff;
@@ -78,8 +79,9 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     let mut relations = dedup::relate(&session, claims, &ledger).await?;
     tracing::info!(proteins = relations.proteins.len(), "deduplicated");
 
+    let published: Vec<bool> = relations.proteins.iter().map(|protein| protein.test).collect();
     let proteins = split::split(config, std::mem::take(&mut relations.proteins));
-    let audit = Audit::new(&proteins, config);
+    let audit = Audit::new(&proteins, &published, config);
     tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "split and audited");
 
     let (mut files, quarantine) = ledger.close(config, &relations.claimed);

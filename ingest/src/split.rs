@@ -17,7 +17,7 @@ use crate::homology::{Proteins, components};
 pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<ProteinRow> {
     let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
     let kinship = Proteins::new(&config.kinship, &sequences);
-    let component = components(proteins.len(), &kinship.relatives(|_| true, |_| true));
+    let component = components(proteins.len(), &kinship.links(|i| proteins[i].test));
     let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
     let homologs: BTreeSet<usize> =
         kinship.significant(is_strict, |j| !proteins[j].test).into_iter().map(|(_, j)| j).collect();

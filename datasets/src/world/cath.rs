@@ -77,7 +77,7 @@ fn resolve(chain: &Chain, folder: &Folder, dice: &mut Dice) -> Vec<Residue> {
 
 /// Writes both files.
 pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
-    let chosen = universe.choose("cath", 0.5, |m| m.chain.disorder() < 0.1);
+    let chosen = universe.choose_solved("cath", 0.5, |m| m.chain.disorder() < 0.1);
     let mut sheet = Sheet::new(CHAINS, "");
     let folder = &*FOLDER;
     let (mut splits, mut nodes) = (BTreeMap::<&str, Vec<String>>::new(), BTreeMap::new());

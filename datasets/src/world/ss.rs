@@ -18,7 +18,7 @@ pub(super) const CB513: &str = "ss/madeup_cb513.csv";
 
 /// Writes the four files.
 pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
-    let pisces = universe.choose("pisces", 0.4, |m| m.chain.disorder() < 0.3);
+    let pisces = universe.choose_solved("pisces", 0.4, |m| m.chain.disorder() < 0.3);
     write_pisces(universe, &pisces, out, truth)?;
     write_nppe2(universe, out, truth)?;
     write_cb513(universe, &pisces, out, truth)
@@ -92,7 +92,7 @@ fn write_pisces(universe: &Universe, chosen: &[usize], out: &Path, truth: &mut T
 /// As on Kaggle: a part of PISCES and other chains, sequence and labels written from C to N, Windows line ends.
 fn write_nppe2(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
     let reversed = |text: &str| -> String { text.chars().rev().collect() };
-    let chosen = universe.choose("nppe2", 0.25, |m| m.chain.disorder() < 0.3);
+    let chosen = universe.choose_solved("nppe2", 0.25, |m| m.chain.disorder() < 0.3);
     let (train, test): (Vec<usize>, Vec<usize>) = chosen.iter().partition(|&&at| at % 5 != 4);
     let mut sheet = Sheet::new(NPPE2_TRAIN, "id,seq,sst8,sst3\r\n").layout(Layout::CrLf);
     truth.note_odd(NPPE2_TRAIN, "crlf");
@@ -125,7 +125,7 @@ fn write_nppe2(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(),
 /// begins with a byte-order mark.
 fn write_cb513(universe: &Universe, pisces: &[usize], out: &Path, truth: &mut Truth) -> Result<(), Error> {
     let known = |at: &usize| pisces.binary_search(at).is_ok();
-    let candidates = universe.choose("cb513", 0.2, |m| m.chain.disorder() < 0.3);
+    let candidates = universe.choose_solved("cb513", 0.2, |m| m.chain.disorder() < 0.3);
     let (leaked, fresh): (Vec<usize>, Vec<usize>) = candidates.into_iter().partition(known);
     let fresh_n = (fresh.len() / 2).max(3).min(fresh.len());
     let leaked_n = (fresh_n / 4).max(2).min(leaked.len());

@@ -237,7 +237,7 @@ fn mutations<'a>(universe: &'a Universe, chosen: &[usize], each: usize, stream: 
 
 /// Proteins with measured mutations, in the order in which the files take their shares.
 fn ordered(universe: &Universe) -> Vec<usize> {
-    let mut ordered = universe.choose("ddg", 0.5, |m| m.chain.disorder() < 0.2);
+    let mut ordered = universe.choose_solved("ddg", 0.5, |m| m.chain.disorder() < 0.2);
     universe.dice("ddg").shuffle(&mut ordered);
     ordered
 }

@@ -95,7 +95,7 @@ fn put(out: &Path, truth: &mut Truth, file: &str, text: &str, rows: u64, bad: &[
 
 /// Writes the three folders.
 pub(super) fn write(universe: &Universe, out: &Path, truth: &mut Truth) -> Result<(), Error> {
-    let chosen = universe.choose("structures", 0.5, |m| m.chain.disorder() < 0.1);
+    let chosen = universe.choose_solved("structures", 0.5, |m| m.chain.disorder() < 0.1);
     let mut members = chosen.iter().map(|&at| &universe.members[at]);
     let mut next = || members.next().expect("half of a world of 97 proteins are more than are written");
     let fold = |member: &Member| {

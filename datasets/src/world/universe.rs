@@ -1,6 +1,6 @@
 //! The proteins: families of homologs, single proteins, and what each of them does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::chain::{Chain, Plan};
 use super::dice::Dice;
@@ -12,7 +12,8 @@ use crate::residue;
 pub(super) struct Member {
     /// `X0M…`: the form of a UniProt accession, in a range that holds none.
     pub(super) accession: String,
-    /// `0A1B`: the form of a PDB id; real ones never begin with 0.
+    /// `0A1B`: the form of a PDB id; real ones never begin with 0. Empty beyond the first 40,000 proteins, whose
+    /// structure nobody has solved.
     pub(super) pdb: String,
     pub(super) chain: Chain,
     /// Indices into [`MOTIFS`], ascending.
@@ -33,6 +34,11 @@ pub(super) const ORGANISMS: [(&str, &str, u32); 5] = [
     ("Utopiella lenta", "UTOLE", 99_000_005),
 ];
 
+/// Proteins that have a PDB id; ids of ghosts begin at 45,000.
+const N_SOLVED: usize = 40_000;
+/// Proteins with an accession of six characters; the others have ten. Above are secondary accessions and ghosts.
+const N_SHORT: usize = 8 * 12_960;
+
 /// All proteins; those of a family follow each other.
 pub(super) struct Universe {
     pub(super) seed: u64,
@@ -43,6 +49,7 @@ impl Universe {
     /// `n` distinct proteins: half of them in families of 2–6 homologs.
     pub(super) fn new(seed: u64, n: usize) -> Self {
         let mut universe = Self { seed, members: Vec::new() };
+        let mut known = HashSet::new();
         let mut family = 0;
         while universe.members.len() < n {
             let mut dice = Dice::new(seed, "family", family);
@@ -56,7 +63,7 @@ impl Universe {
                 let identity = 1.0 - changed as f64 / founder.len() as f64;
                 chains.push((founder.mutated(changed, &mut dice), identity));
             }
-            for (chain, identity) in chains {
+            for (chain, identity) in chains.into_iter().filter(|(c, _)| known.insert(c.sequence.clone())) {
                 universe.add(chain, identity, &motifs, family, &mut dice);
             }
             family += 1;
@@ -66,10 +73,12 @@ impl Universe {
     }
 
     fn add(&mut self, chain: Chain, identity: f64, motifs: &[usize], family: usize, dice: &mut Dice) {
-        if self.members.iter().any(|m| m.chain.sequence == chain.sequence) {
-            return;
-        }
-        let (accession, pdb) = (accession(self.members.len()), pdb_id(self.members.len()));
+        let number = self.members.len();
+        let accession = match number.checked_sub(N_SHORT) {
+            None => accession(number),
+            Some(more) => format!("{}M{}0", accession(more % N_SHORT), base36(more / N_SHORT, 2)),
+        };
+        let pdb = if number < N_SOLVED { pdb_id(number) } else { String::new() };
         let (motifs, organism) = (motifs.to_vec(), dice.below(ORGANISMS.len()));
         self.members.push(Member { accession, pdb, chain, motifs, family, identity, organism });
     }
@@ -85,6 +94,16 @@ impl Universe {
         let chosen =
             |at: &usize| Dice::new(self.seed, stream, *at).chance(fraction) && fits(&self.members[*at]);
         (0..self.members.len()).filter(chosen).collect()
+    }
+
+    /// As [`Universe::choose`], of the proteins whose structure is solved.
+    pub(super) fn choose_solved(
+        &self,
+        stream: &str,
+        fraction: f64,
+        fits: impl Fn(&Member) -> bool,
+    ) -> Vec<usize> {
+        self.choose(stream, fraction, |m| !m.pdb.is_empty() && fits(m))
     }
 
     /// Family of every protein, by [`residue::protein_id`].

@@ -12,9 +12,9 @@ pub(super) const OTHER: u8 = 20;
 const END: u8 = 21;
 
 /// The first residue of a gap costs this, in units of the matrix.
-const GAP_OPEN: i16 = 12;
+pub(super) const GAP_OPEN: i16 = 12;
 /// Every further residue costs this.
-const GAP_EXTEND: i16 = 1;
+pub(super) const GAP_EXTEND: i16 = 1;
 
 /// BLOSUM62 (Henikoff and Henikoff 1992), in the order of [`datasets::residue::LETTERS`].
 #[rustfmt::skip]
@@ -43,7 +43,7 @@ pub(super) const BLOSUM62: [[i8; N_LETTERS]; N_LETTERS] = [
 ];
 
 /// Letters of a normalised sequence as rows of [`BLOSUM62`].
-pub(super) fn encode(sequence: &str) -> Vec<u8> {
+pub(crate) fn encode(sequence: &str) -> Vec<u8> {
     let code = |letter: u8| datasets::residue::LETTERS[..20].iter().position(|&l| l == letter);
     sequence.bytes().map(|letter| code(letter).map_or(OTHER, |at| at as u8)).collect()
 }
@@ -61,7 +61,7 @@ pub(super) struct Alignment {
 }
 
 /// What a cell of the matrix holds.
-trait Cell: Copy {
+pub(super) trait Cell: Copy {
     const ZERO: Self;
     const LOWEST: Self;
     fn of(a: u8, b: u8) -> Self;
@@ -136,12 +136,16 @@ pub(super) fn scores(query: &[u8], targets: &[&[u8]]) -> Vec<usize> {
 pub(super) fn alignments(query: &[u8], targets: &[&[u8]]) -> Vec<Alignment> {
     let best =
         targets.chunks(8).flat_map(|some| dispatch::<i64, 8>(query, some).into_iter().take(some.len()));
-    let unpack = |best: i64| Alignment {
+    best.map(unpack).collect()
+}
+
+/// The three numbers that a cell of 64 bits holds.
+pub(super) fn unpack(best: i64) -> Alignment {
+    Alignment {
         score: (best >> 32) as usize,
         n_equal: (best >> 16 & 0xffff) as usize,
         n_pairs: (best & 0xffff) as usize,
-    };
-    best.map(unpack).collect()
+    }
 }
 
 /// [`local`], compiled for what the processor has.

@@ -1,16 +1,22 @@
 //! Kinship: which proteins are relatives, by alignment or by words in common, found among all pairs.
 //!
 //! Kinship is symmetric: clustering asks of every pair (i, j), the audit of (held out, train), and both hear the same.
+//! Where all pairs are too many, a [`Cascade`] leads to those that are asked.
 
 mod align;
+mod cascade;
 mod complexity;
+mod diagonal;
 mod seed;
+mod sketch;
 mod words;
 
 use rayon::prelude::*;
 
 use crate::config::Kinship;
-use align::{Alignment, alignments, encode, scores};
+pub(crate) use align::encode;
+use align::{Alignment, alignments, scores};
+pub(crate) use cascade::{Cascade, Level};
 use complexity::mask;
 use seed::{Index, Slate, Text};
 use words::Words;
@@ -18,6 +24,11 @@ use words::Words;
 /// Karlin and Altschul's λ and K of BLOSUM62 with gaps of 11 + 1 a residue.
 const LAMBDA: f64 = 0.267;
 const K: f64 = 0.041;
+
+/// Levels before relatives are looked for among the centres: identity of a member and its centre.
+const LEVELS: [f64; 2] = [0.9, 0.5];
+/// Least fraction of the longer of the two that is aligned.
+pub(crate) const LEVEL_COVERAGE: f64 = 0.8;
 
 /// Queries that walk through the index together.
 const TOGETHER: usize = 64;
@@ -48,6 +59,23 @@ impl<'a> Proteins<'a> {
         left: impl Fn(usize) -> bool + Sync,
         right: impl Fn(usize) -> bool + Sync,
     ) -> Vec<(usize, usize)> {
+        let n_of = |side: &dyn Fn(usize) -> bool| (0..self.letters.len()).filter(|&i| side(i)).count();
+        if n_of(&left) >= n_of(&right) {
+            return self.found(&left, &right);
+        }
+        // The smaller side is indexed, and the pairs are turned round.
+        let turn = |(j, i)| if left(j) && right(i) { (j, i) } else { (i, j) };
+        let mut pairs: Vec<_> = self.found(&right, &left).into_iter().map(turn).collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// As [`Proteins::relatives`], with an index of `right`.
+    fn found(
+        &self,
+        left: &(impl Fn(usize) -> bool + Sync),
+        right: &(impl Fn(usize) -> bool + Sync),
+    ) -> Vec<(usize, usize)> {
         let all = 0..self.letters.len();
         let indexed = all.clone().filter(|&j| right(j)).map(|j| (j, self.text(j)));
         let index = Index::new(self.rule.seed_score, indexed);
@@ -56,15 +84,45 @@ impl<'a> Proteins<'a> {
             let texts: Vec<Text<'_>> = some.iter().map(|&i| self.text(i)).collect();
             let mut pairs = Vec::new();
             for (&i, mut candidates) in some.iter().zip(index.candidates(&texts, slate)) {
-                candidates.retain(|&j| is_new(i, j, &left, &right));
+                candidates.retain(|&j| is_new(i, j, left, right));
                 pairs.extend(self.kin(i, candidates).into_iter().map(|j| (i, j)));
             }
             pairs
         };
-        let mut pairs = self.words.pairs(&left, &right, self.rule.containment);
+        let mut pairs = self.words.pairs(&self.masked, left, right, self.rule.containment);
         let aligned: Vec<_> = queries.par_chunks(TOGETHER).map_init(Slate::default, of_some).collect();
         pairs.extend(aligned.into_iter().flatten());
         pairs.sort_unstable();
+        pairs.dedup();
+        pairs
+    }
+
+    /// Whether all pairs may be looked at.
+    pub(crate) fn is_exhaustive(&self) -> bool {
+        self.n_residues <= self.rule.exhaustive_residues as f64
+    }
+
+    /// Pairs of relatives that link proteins to clusters, sorted.
+    ///
+    /// They are all pairs of relatives where the rule allows to look for them. Of more residues they are all relatives
+    /// of the proteins that `matters` speaks of, and for the others what a cascade of levels leads to: every protein and
+    /// its centre, and relatives among the centres that share a word.
+    pub(crate) fn links(&self, matters: impl Fn(usize) -> bool + Sync) -> Vec<(usize, usize)> {
+        if self.is_exhaustive() {
+            return self.relatives(|_| true, |_| true);
+        }
+        let mut cascade = Cascade::new(&self.letters);
+        let mut pairs = Vec::new();
+        for identity in LEVELS {
+            cascade.descend(Level { identity, coverage: LEVEL_COVERAGE, evalue: self.rule.evalue });
+            pairs.extend(cascade.centres().into_iter().enumerate().filter(|(i, centre)| i != centre));
+        }
+        let candidates = cascade.candidates(self.rule.identity, self.rule.evalue);
+        let kin = |(i, others): (usize, Vec<usize>)| self.kin(i, others).into_iter().map(move |j| (i, j));
+        pairs.extend(candidates.into_par_iter().flat_map_iter(kin).collect::<Vec<_>>());
+        pairs.extend(self.relatives(|_| true, matters));
+        pairs.iter_mut().for_each(|pair| *pair = (pair.0.min(pair.1), pair.0.max(pair.1)));
+        pairs.par_sort_unstable();
         pairs.dedup();
         pairs
     }
@@ -133,8 +191,18 @@ impl<'a> Proteins<'a> {
 
     /// Alignments so good that chance gives between the shorter protein and all proteins together.
     fn evalue(&self, i: usize, j: usize, score: f64) -> f64 {
-        K * self.shorter(i, j) * self.n_residues * (-LAMBDA * score).exp()
+        evalue(self.shorter(i, j), self.n_residues, score)
     }
+}
+
+/// Alignments so good that chance gives between a protein of this length and so many residues.
+fn evalue(length: f64, n_residues: f64, score: f64) -> f64 {
+    K * length * n_residues * (-LAMBDA * score).exp()
+}
+
+/// The score that an alignment needs for this E-value.
+fn least_score(length: f64, n_residues: f64, evalue: f64) -> f64 {
+    (K * length * n_residues / evalue).ln() / LAMBDA
 }
 
 /// Whether the pair is to be looked at from `i`: of a pair that is in both sets both ways, only from the smaller number.
@@ -168,8 +236,15 @@ mod tests {
     use datasets::rng;
     use rand::Rng;
 
-    const RULE: Kinship =
-        Kinship { evalue: 1e-3, identity: 0.3, coverage: 0.5, seed_score: 14, kmer: 5, containment: 0.2 };
+    const RULE: Kinship = Kinship {
+        evalue: 1e-3,
+        identity: 0.3,
+        coverage: 0.5,
+        seed_score: 14,
+        kmer: 5,
+        containment: 0.2,
+        exhaustive_residues: u64::MAX,
+    };
 
     pub(super) fn random(rng: &mut impl Rng, length: usize) -> String {
         (0..length).map(|_| datasets::residue::LETTERS[(rng.next_u32() % 20) as usize] as char).collect()
@@ -243,6 +318,32 @@ mod tests {
         assert!(is_kin(RULE));
         assert!(!is_kin(Kinship { containment: 0.5, ..RULE }));
         assert!(is_kin(Kinship { containment: 0.5, coverage: 0.2, ..RULE }));
+    }
+
+    /// Families, and what the cascade says where it may not look at all pairs: most links of all pairs, and every one of
+    /// the proteins that matter.
+    #[test]
+    fn a_cascade_links_what_all_pairs_link() {
+        let mut rng = rng(29, "test", 0);
+        let mut sequences = Vec::new();
+        for family in 0..23 {
+            let founder = random(&mut rng, 90 + 13 * family);
+            sequences.push(founder.clone());
+            sequences.extend([0.95, 0.8, 0.6, 0.5].map(|identity| mutated(&mut rng, &founder, identity)));
+        }
+        let all = Proteins::new(&RULE, &sequences);
+        let rule = Kinship { exhaustive_residues: 1_000, ..RULE };
+        let few = Proteins::new(&rule, &sequences);
+        let matters = |i: usize| i % 5 == 4;
+        let links = few.links(matters);
+        assert!(all.is_exhaustive() && !few.is_exhaustive());
+        let (want, found) = (components(115, &all.links(matters)), components(115, &links));
+        assert!((0..115).all(|i| found[i] / 5 == i / 5));
+        let n_alike = want.iter().zip(&found).filter(|(a, b)| a == b).count();
+        assert!(n_alike >= 113, "{n_alike}");
+        let of_those =
+            all.relatives(|_| true, |_| true).into_iter().filter(|&(i, j)| matters(i) || matters(j));
+        assert!(of_those.clone().count() > 40 && of_those.into_iter().all(|pair| links.contains(&pair)));
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //! al. 1997).
 
 use super::align::{BLOSUM62, OTHER};
+use super::diagonal::run;
 
 /// Residues of a word.
 const WORD: usize = 4;
 const N_WORDS: usize = 20_usize.pow(WORD as u32);
 /// Two hits on a diagonal may lie so far apart, in residues.
 const APART: u32 = 40;
-/// A run without gaps ends where it has lost so much.
-const DROP: i32 = 16;
 /// A run is worth an alignment from this score on (21 bits).
 const RUN: i32 = 40;
 /// Residues of a block of the index: what is written for a query stays in the processor's cache.
@@ -150,21 +149,7 @@ impl Block {
     fn run(&self, query: &[u8], x: usize, place: usize, at: usize) -> i32 {
         let start = self.members[at].0 as usize;
         let end = self.members.get(at + 1).map_or(self.letters.len(), |m| m.0 as usize);
-        let score = |(&a, &b): (&u8, &u8)| i32::from(BLOSUM62[a as usize][b as usize]);
-        let gain = |pairs: &mut dyn Iterator<Item = i32>| {
-            let (mut best, mut sum) = (0, 0);
-            for score in pairs {
-                sum += score;
-                best = best.max(sum);
-                if sum <= best - DROP {
-                    break;
-                }
-            }
-            best
-        };
-        let right = gain(&mut query[x..].iter().zip(&self.letters[place..end]).map(score));
-        let left = gain(&mut query[..x].iter().rev().zip(self.letters[start..place].iter().rev()).map(score));
-        left + right
+        run(query, x, &self.letters[start..end], place - start)
     }
 }
 

@@ -14,41 +14,53 @@ const LEAST_SHARED: u32 = 4;
 const MOST_COMMON: usize = 256;
 const MOST_COMMON_FRACTION: usize = 50;
 
-/// The informative words of a set of proteins.
+/// The informative words of a set of proteins. They are counted once and made again when they are asked for: with all of
+/// them in memory a protein would take five bytes a residue.
 #[derive(Debug)]
 pub(super) struct Words {
-    /// Per protein, sorted, each word once.
-    of: Vec<Vec<u32>>,
-    n_words: usize,
+    k: usize,
+    /// Whether a word says nothing.
+    is_common: Vec<bool>,
+    /// Of every protein how many informative words it has.
+    n_of: Vec<u32>,
 }
 
 impl Words {
     /// Words of `k` standard residues (4 to 6) of every protein, given masked.
     pub(super) fn new(masked: &[Vec<u8>], k: usize) -> Self {
         let n_words = 20_usize.pow(k as u32);
-        let mut of: Vec<Vec<u32>> = masked.par_iter().map(|protein| words(protein, k)).collect();
         let mut count = vec![0_u32; n_words];
-        for &word in of.iter().flatten() {
+        for word in masked.iter().flat_map(|protein| words(protein, k)) {
             count[word as usize] += 1;
         }
         let most = MOST_COMMON.max(masked.len() / MOST_COMMON_FRACTION);
-        of.par_iter_mut().for_each(|words| words.retain(|&w| count[w as usize] as usize <= most));
-        Self { of, n_words }
+        let is_common = count.into_iter().map(|n| n as usize > most).collect();
+        let mut informative = Self { k, is_common, n_of: vec![] };
+        informative.n_of = masked.par_iter().map(|protein| informative.of(protein).len() as u32).collect();
+        informative
+    }
+
+    /// Of one protein, sorted, each word once.
+    fn of(&self, masked: &[u8]) -> Vec<u32> {
+        let mut words = words(masked, self.k);
+        words.retain(|&word| !self.is_common[word as usize]);
+        words
     }
 
     /// Pairs `(i, j)` that share this fraction of the words of the one with fewer, as [`super::Proteins::relatives`]
     /// gives them.
     pub(super) fn pairs(
         &self,
+        masked: &[Vec<u8>],
         left: impl Fn(usize) -> bool + Sync,
         right: impl Fn(usize) -> bool + Sync,
         containment: f64,
     ) -> Vec<(usize, usize)> {
-        let n = self.of.len();
-        let (begin, proteins) = self.index(&right);
+        let n = masked.len();
+        let (begin, proteins) = self.index(masked, &right);
         let of_protein = |shared: &mut Vec<u32>, i: usize| {
             let mut touched = Vec::new();
-            for &word in &self.of[i] {
+            for word in self.of(&masked[i]) {
                 let [from, to] = [begin[word as usize], begin[word as usize + 1]].map(|at| at as usize);
                 for &j in &proteins[from..to] {
                     if shared[j as usize] == 0 {
@@ -71,19 +83,20 @@ impl Words {
     }
 
     /// The inverted index: proteins of every word in one array, and where those of each word begin.
-    fn index(&self, right: impl Fn(usize) -> bool) -> (Vec<u32>, Vec<u32>) {
-        let mut begin = vec![0_u32; self.n_words + 1];
-        let indexed = || (0..self.of.len()).filter(|&i| right(i));
-        for &word in indexed().flat_map(|i| &self.of[i]) {
+    fn index(&self, masked: &[Vec<u8>], right: impl Fn(usize) -> bool) -> (Vec<u32>, Vec<u32>) {
+        let n_words = self.is_common.len();
+        let mut begin = vec![0_u32; n_words + 1];
+        let indexed = || (0..masked.len()).filter(|&i| right(i));
+        for word in indexed().flat_map(|i| self.of(&masked[i])) {
             begin[word as usize + 1] += 1;
         }
-        for word in 0..self.n_words {
+        for word in 0..n_words {
             begin[word + 1] += begin[word];
         }
         let mut next = begin.clone();
-        let mut proteins = vec![0_u32; begin[self.n_words] as usize];
+        let mut proteins = vec![0_u32; begin[n_words] as usize];
         for i in indexed() {
-            for &word in &self.of[i] {
+            for word in self.of(&masked[i]) {
                 proteins[next[word as usize] as usize] = i as u32;
                 next[word as usize] += 1;
             }
@@ -92,7 +105,7 @@ impl Words {
     }
 
     fn contains(&self, i: usize, j: usize, n_shared: u32, containment: f64) -> bool {
-        f64::from(n_shared) >= containment * self.of[i].len().min(self.of[j].len()) as f64
+        f64::from(n_shared) >= containment * f64::from(self.n_of[i].min(self.n_of[j]))
     }
 }
 
@@ -137,9 +150,9 @@ mod tests {
         assert!(!want.is_empty() && want.len() < 153, "{}", want.len());
         let masked: Vec<Vec<u8>> = sequences.iter().map(|s| mask(&encode(s))).collect();
         let words = Words::new(&masked, 4);
-        assert_eq!(words.pairs(|_| true, |_| true, 0.3), want);
+        assert_eq!(words.pairs(&masked, |_| true, |_| true, 0.3), want);
         let (left, right) = (|i: usize| i < 5, |i: usize| i >= 5);
         let across: Vec<_> = want.iter().copied().filter(|&(i, j)| left(i) && right(j)).collect();
-        assert_eq!(words.pairs(left, right, 0.3), across);
+        assert_eq!(words.pairs(&masked, left, right, 0.3), across);
     }
 }
