@@ -1,7 +1,7 @@
 //! Times the bidirectional LSTM and the CRF, forward and backward, against `benches/torch_ss.py`: 32 chains of 256
 //! residues.
 //!
-//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release --example bench_ss`
+//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release -p models --example bench_ss`
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Times the triangle multiplicative block, forward and backward, against `benches/torch_triangle.py`: one chain of 125
 //! residues, `C_z` = 128, c = 64.
 //!
-//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release --example bench_triangle`
+//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release -p models --example bench_triangle`
 
 use std::time::Instant;
 

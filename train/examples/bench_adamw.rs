@@ -1,6 +1,6 @@
 //! Times a step of AdamW with clipping over many tensors, against `benches/torch_adamw.py`.
 //!
-//! `RAYON_NUM_THREADS=1 cargo run --release --example bench_adamw`
+//! `RAYON_NUM_THREADS=1 cargo run --release -p train --example bench_adamw`
 
 use std::time::Instant;
 

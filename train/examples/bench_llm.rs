@@ -1,7 +1,7 @@
 //! One side of `benches/compare_llm.py`: training steps, a forward pass, generation and start-up of a Qwen3 of 8 layers and
 //! width 512 on 4 rows of 512 tokens, in the code that the program runs.
 //!
-//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release --example bench_llm -- CASE [VOCAB]`
+//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 cargo run --release -p train --example bench_llm -- CASE [VOCAB]`
 //!
 //! CASE: forward, lora_kv, lora_all, full, generate, generate_one, or `startup:FOLDER` of a model. Runs the case once, says
 //! `ready`, and again for every line of stdin, to which it answers with CPU and wall seconds. At the end of stdin it

@@ -1,7 +1,7 @@
 //! Times one training step (forward and backward) of a small Qwen3 on the tape, with candle's autograd, and — by
 //! `benches/torch_blocks.py` — in PyTorch: 4 layers, width 512, 8 query and 4 key heads, 4 rows of 128 tokens.
 //!
-//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 CANDLE_NUM_THREADS=1 cargo run --release --example bench_blocks`
+//! `MIMALLOC_PURGE_DELAY=-1 RAYON_NUM_THREADS=1 CANDLE_NUM_THREADS=1 cargo run --release -p models --example bench_blocks`
 //!
 //! Prints CPU milliseconds, the least of the rounds: other work on the machine does not count.
 
