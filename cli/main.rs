@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eval::embeddings::Numbers;
 use models::device::{self, Device};
@@ -297,6 +297,10 @@ struct DeviceArgs {
 
 impl DeviceArgs {
     fn open(&self) -> Result<Device> {
+        ensure!(
+            !self.tf32 || self.device == Compute::Cuda,
+            "--tf32 is for products on a GPU\nhint: add --device cuda, or leave it out"
+        );
         device::allow_tf32(self.tf32);
         match self.device {
             Compute::Cpu => Ok(Device::Cpu),
