@@ -1,7 +1,7 @@
 //! Where a model's numbers lie and its products are computed.
 
 pub use candle_core::Device;
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 /// The first NVIDIA GPU.
 ///
@@ -17,6 +17,17 @@ pub fn cuda() -> Result<Device> {
         "this build of peptalk computes on the CPU alone\nhint: cargo build --release --features cuda (it needs the CUDA \
          toolkit)"
     )
+}
+
+/// A copy of a tensor on a device: its numbers are copied once, wherever it lies.
+///
+/// # Errors
+/// When there is too little memory.
+pub fn copy_to(tensor: &Tensor, device: &Device) -> Result<Tensor> {
+    match tensor.device().same_device(device) {
+        true => tensor.copy(),
+        false => tensor.to_device(device),
+    }
 }
 
 /// Whether products on a GPU may round their factors to TF32 (10 bits of mantissa instead of 23; sums stay f32), for

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use crate::ops::kernel::{LANES, tile, vectorised, wide_registers};
-use crate::view::{Matrix, Threads};
+use crate::view::{Matrix, Threads, by_depth};
 
 /// Up to this many rows this is at least as fast as the library.
 const MOST_ROWS: usize = 256;
@@ -19,19 +19,28 @@ const BLOCK: usize = 8;
 const AHEAD: usize = 2 * BLOCK;
 
 /// Whether [`product`] computes `a · b`: not for a single output, which the library sums in another order.
-pub(crate) fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
+fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
     let layout = a.col_stride == 1 && b.row_stride == 1 && a.rows <= MOST_ROWS && b.cols > 1;
     layout && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// `out = a · b`, or `out += a · b`, for operands that fit.
+/// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
 pub(crate) fn product(
     out: &mut [f32],
     a: Matrix<'_, f32>,
     b: Matrix<'_, f32>,
     accumulate: bool,
     threads: Threads,
-) {
+) -> bool {
+    let fits = fits(&a, &b);
+    if fits {
+        by_depth(a, b, accumulate, |a, b, accumulate| pass(out, a, b, accumulate, threads));
+    }
+    fits
+}
+
+/// A depth that is summed in one pass.
+fn pass(out: &mut [f32], a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
     assert!(fits(&a, &b));
     let (rows, n_out) = (a.rows, b.cols);
     // Panels of 32 outputs, `[rows, 32]` each, one behind the other.
@@ -216,10 +225,9 @@ mod tests {
             };
             let (x, weight) = (numbers(rows * depth, 1), numbers(n_out * depth, 5));
             let (a, b) = (Matrix::new(&x, rows, depth), Matrix::new(&weight, n_out, depth).t());
-            prop_assume!(fits(&a, &b));
             let mut here = numbers(rows * n_out, 3);
             let before = here.clone();
-            product(&mut here, a, b, accumulate, Threads::One);
+            prop_assume!(product(&mut here, a, b, accumulate, Threads::One));
             // Behind it so many rows of the same that the library is asked.
             let many: Vec<f32> = x.iter().copied().cycle().take((MOST_ROWS + 1) * depth).collect();
             let mut there: Vec<f32> = before.into_iter().chain(std::iter::repeat(0.0)).take((MOST_ROWS + 1) * n_out).collect();

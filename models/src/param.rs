@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::device::on_gpu;
+use crate::device::{copy_to, on_gpu};
 use crate::view::{update, view};
 
 /// One weight. Clones share the numbers, so an optimiser's step is seen by every layer that holds it.
@@ -122,7 +122,7 @@ impl Params {
 
     /// Copies of the numbers on the CPU, for checkpoints, EMA, best-model keeping and KL references.
     pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.iter().map(|p| Ok((p.name.to_string(), p.value.copy()?.to_device(&Device::Cpu)?))).collect()
+        self.iter().map(|p| Ok((p.name.to_string(), copy_to(&p.value, &Device::Cpu)?))).collect()
     }
 
     /// Overwrites all weights from `tensors`.

@@ -26,51 +26,43 @@ pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum + Defa
     fn sqrt(self) -> Self;
     /// the larger of two (neither is NaN)
     fn max(self, other: Self) -> Self;
-    /// `out = a · b` (or `+=`) by a kernel for few rows; `false`, and nothing done, where there is none.
+    /// A kernel for products of few rows, where there is one.
     #[doc(hidden)]
-    fn few_rows(
-        _out: &mut [Self],
-        _a: Matrix<'_, Self>,
-        _b: Matrix<'_, Self>,
-        _accumulate: bool,
-        _threads: Threads,
-    ) -> bool {
-        false
-    }
+    const FEW_ROWS: Option<FewRows<Self>>;
 }
 
+/// [`matmul`] for some operands: says `false`, and does nothing, for others.
+pub(crate) type FewRows<T> = fn(&mut [T], Matrix<'_, T>, Matrix<'_, T>, bool, Threads) -> bool;
+
+#[cfg(target_arch = "x86_64")]
+const FEW_ROWS: Option<FewRows<f32>> = Some(crate::few_rows::product);
+#[cfg(not(target_arch = "x86_64"))]
+const FEW_ROWS: Option<FewRows<f32>> = None;
+
 macro_rules! real {
-    ($t:ty $(, $few_rows:item)?) => {
+    ($t:ty, $few_rows:expr) => {
         impl Real for $t {
-            fn exp(self) -> Self { <$t>::exp(self) }
-            fn ln(self) -> Self { <$t>::ln(self) }
-            fn tanh(self) -> Self { <$t>::tanh(self) }
-            fn sqrt(self) -> Self { <$t>::sqrt(self) }
-            fn max(self, other: Self) -> Self { <$t>::max(self, other) }
-            $($few_rows)?
+            fn exp(self) -> Self {
+                <$t>::exp(self)
+            }
+            fn ln(self) -> Self {
+                <$t>::ln(self)
+            }
+            fn tanh(self) -> Self {
+                <$t>::tanh(self)
+            }
+            fn sqrt(self) -> Self {
+                <$t>::sqrt(self)
+            }
+            fn max(self, other: Self) -> Self {
+                <$t>::max(self, other)
+            }
+            const FEW_ROWS: Option<FewRows<Self>> = $few_rows;
         }
     };
 }
-real!(f64);
-real!(
-    f32,
-    #[cfg(target_arch = "x86_64")]
-    fn few_rows(
-        out: &mut [f32],
-        a: Matrix<'_, f32>,
-        b: Matrix<'_, f32>,
-        accumulate: bool,
-        threads: Threads,
-    ) -> bool {
-        let fits = crate::few_rows::fits(&a, &b);
-        if fits {
-            by_depth(a, b, accumulate, |a, b, accumulate| {
-                crate::few_rows::product(out, a, b, accumulate, threads)
-            });
-        }
-        fits
-    }
-);
+real!(f32, FEW_ROWS);
+real!(f64, None);
 
 /// Runs `$body` with `$t` bound to the tensor's number type: `dispatch!(x.dtype(), T => forward::<T>(&x))`.
 #[macro_export]
@@ -213,7 +205,7 @@ pub fn matmul<T: Real>(
     if out.is_empty() {
         return;
     }
-    if T::few_rows(out, a, b, accumulate, threads) {
+    if T::FEW_ROWS.is_some_and(|product| product(out, a, b, accumulate, threads)) {
         return;
     }
     // A single row takes a matrix-vector path; few elements with a transposed right side take a dot-product path.
@@ -243,7 +235,7 @@ fn product<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulat
 }
 
 /// Calls `f` for the parts of a product that are summed in one pass, the first of them with `accumulate`.
-fn by_depth<'a, T>(
+pub(crate) fn by_depth<'a, T>(
     a: Matrix<'a, T>,
     b: Matrix<'a, T>,
     accumulate: bool,

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
+use models::device::copy_to;
 use models::ops::{self, AdamWRule, AdamWUpdate};
 use models::{Gradients, Param, Params};
 use serde::{Deserialize, Serialize};
@@ -257,7 +258,7 @@ impl AdamW {
         for param in self.groups.0.iter().flat_map(|(_, members)| members) {
             let name = param.name();
             let moments = &self.moments[&**name];
-            let copy = |tensor: &Tensor| tensor.copy()?.to_device(&Device::Cpu);
+            let copy = |tensor: &Tensor| copy_to(tensor, &Device::Cpu);
             tensors.insert(format!("{name}.exp_avg"), copy(&moments.mean)?);
             tensors.insert(format!("{name}.exp_avg_sq"), copy(&moments.square)?);
             let steps = u32::try_from(moments.steps).context("more than 2³² steps")?;
@@ -289,7 +290,7 @@ impl AdamW {
             // A copy of its own, for the steps change it in place.
             let tensor = |of: &str| {
                 let tensor = tensors[&format!("{name}.{of}")].to_dtype(DType::F32)?;
-                tensor.copy()?.to_device(&device)?.contiguous()
+                copy_to(&tensor, &device)?.contiguous()
             };
             (moments.mean, moments.square) = (tensor("exp_avg")?, tensor("exp_avg_sq")?);
             moments.steps = tensors[&format!("{name}.step")].to_scalar::<u32>()?.into();

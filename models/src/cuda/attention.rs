@@ -6,7 +6,7 @@ use candle_core::{CudaDevice, DType, Device, Result, Tensor};
 
 use super::product::{Matrices, Sizes, multiply};
 use super::{Args, THREADS, address, elements, empty, gpu_of, launch, warps, zeros};
-use crate::ops::attention::Dims;
+use crate::ops::attention::{Dims, Saved};
 use crate::ops::{KeyMask, Sees};
 
 /// Scores that exist at once, about: 32 MiB stay in the GPU's cache from one kernel to the next.
@@ -190,15 +190,9 @@ pub(crate) fn attention(
 }
 
 /// Gradients of q, k and v; the formulas are those of the CPU.
-pub(crate) fn attention_gradients(
-    inputs: &[Tensor; 3],
-    (output, log_sums): (&Tensor, &Tensor),
-    grad: &Tensor,
-    dims: Dims,
-    mask: &KeyMask,
-    scale: f64,
-) -> Result<[Tensor; 3]> {
-    let gpu = gpu_of(grad)?;
+pub(crate) fn attention_gradients(saved: &Saved, grad: &Tensor) -> Result<[Tensor; 3]> {
+    let Saved { inputs, output, log_sums, dims, mask, scale } = saved;
+    let (dims, scale, gpu) = (*dims, *scale, gpu_of(grad)?);
     let Dims { batch, queries: tokens, keys, groups, share, dim } = dims;
     let queries = Queries::new(gpu, mask, dims)?;
     let of_queries = |x: &Tensor| heads_first(gpu, dims, x, tokens, share * dim);

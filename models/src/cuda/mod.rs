@@ -30,7 +30,7 @@ pub(crate) use kv_cache::attend;
 pub(crate) use norm::{norm, norm_slopes, norm_weight_slopes};
 pub(crate) use product::{linear, product, two_products, weight_gradient};
 pub(crate) use rows::{column_sums, gather_rows, scatter_rows, sum_rows_of_ids};
-pub(crate) use token_logprobs::{Head, score, score_slopes};
+pub(crate) use token_logprobs::{score, score_slopes};
 
 /// Threads of a block.
 const THREADS: usize = 256;

@@ -6,22 +6,12 @@ use candle_core::{CudaDevice, Result, Tensor};
 
 use super::product::{Matrices, Sizes, multiply};
 use super::{Args, THREADS, elements, empty, gpu_of, indices, launch, zeros};
+use crate::ops::token_logprobs::Head;
 
 /// Logits that exist at once, 256 MiB.
 const LOGITS: usize = 1 << 26;
 /// Threads that share a row of logits.
 const ROW_THREADS: usize = 1024;
-
-/// The head of a language model and what it is asked.
-pub(crate) struct Head<'a> {
-    /// `[N, C]`
-    pub(crate) hidden: &'a Tensor,
-    /// `[V, C]`
-    pub(crate) weight: &'a Tensor,
-    /// N ids
-    pub(crate) targets: &'a [u32],
-    pub(crate) temperature: f64,
-}
 
 /// The logits of one block of rows.
 struct Logits {

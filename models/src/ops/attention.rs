@@ -88,13 +88,33 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, mask: &KeyMask, scale: 
         _ => {}
     }
     let inputs = [q.value().contiguous()?, k.value().contiguous()?, v.value().contiguous()?];
-    let (value, log_sums) = attended(&inputs, dims, mask, scale)?;
+    let (output, log_sums) = attended(&inputs, dims, mask, scale)?;
     let parents = [q.clone(), k.clone(), v.clone()];
-    let (mask, output) = (mask.clone(), value.clone());
-    Ok(tape.record(value, &[q, k, v], move |grad, grads| {
-        let found = gradients(&inputs, &output, &log_sums, &grad.contiguous()?, dims, &mask, scale)?;
+    let saved = Saved { inputs, output: output.clone(), log_sums, dims, mask: mask.clone(), scale };
+    Ok(tape.record(output, &[q, k, v], move |grad, grads| {
+        let found = saved.gradients(&grad.contiguous()?)?;
         parents.iter().zip(found).try_for_each(|(parent, grad)| grads.add(parent, grad))
     }))
+}
+
+/// What the backward pass needs.
+pub(crate) struct Saved {
+    /// q, k and v
+    pub(crate) inputs: [Tensor; 3],
+    pub(crate) output: Tensor,
+    /// `[B · G, T · share]`
+    pub(crate) log_sums: Tensor,
+    pub(crate) dims: Dims,
+    pub(crate) mask: KeyMask,
+    pub(crate) scale: f64,
+}
+
+impl Saved {
+    /// Gradients of q, k and v.
+    fn gradients(&self, grad: &Tensor) -> Result<[Tensor; 3]> {
+        on_gpu!(grad => crate::cuda::attention_gradients(self, grad));
+        dispatch!(grad.dtype(), T => backward::<T>(self, grad))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -209,19 +229,6 @@ fn attended(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f64) -> Res
     })
 }
 
-fn gradients(
-    inputs: &[Tensor; 3],
-    output: &Tensor,
-    log_sums: &Tensor,
-    grad: &Tensor,
-    dims: Dims,
-    mask: &KeyMask,
-    scale: f64,
-) -> Result<[Tensor; 3]> {
-    on_gpu!(grad => crate::cuda::attention_gradients(inputs, (output, log_sums), grad, dims, mask, scale));
-    dispatch!(grad.dtype(), T => backward::<T>(inputs, output, log_sums, grad, dims, mask, scale))
-}
-
 type Rows<T> = (Vec<T>, Vec<T>);
 
 fn forward<T: Number>(inputs: &[Tensor; 3], dims: Dims, mask: &KeyMask, scale: f64) -> Result<Rows<T>> {
@@ -255,16 +262,8 @@ const BLOCK: usize = 64;
 
 /// With P the attention weights and dP = dO Vᵀ: dV = Pᵀ dO, dS = P ⊙ (dP − rowsum(dO ⊙ O)), dQ = scale · dS K,
 /// dK = scale · dSᵀ Q (arXiv 2205.14135, algorithm 4).
-fn backward<T: Number>(
-    inputs: &[Tensor; 3],
-    output: &Tensor,
-    log_sums: &Tensor,
-    grad: &Tensor,
-    dims: Dims,
-    mask: &KeyMask,
-    scale: f64,
-) -> Result<[Tensor; 3]> {
-    let [q, k, v] = inputs;
+fn backward<T: Number>(saved: &Saved, grad: &Tensor) -> Result<[Tensor; 3]> {
+    let Saved { inputs: [q, k, v], output, log_sums, dims, mask, scale } = saved;
     let shapes = [q.dims(), k.dims(), v.dims()];
     let (q, k, v) = (view::<T>(q)?, view::<T>(k)?, view::<T>(v)?);
     let (o, grad, log_sums) = (view::<T>(output)?, view::<T>(grad)?, view::<T>(log_sums)?);
@@ -286,7 +285,7 @@ fn backward<T: Number>(
             let (trunk, own) = (part.trunk * dim, part.own.start * dim..part.own.end * dim);
             let seen = |x: &[T]| [&x[..trunk], &x[own.clone()]].concat();
             let (k, v) = (seen(&k), seen(&v));
-            let saved = Saved {
+            let part = PartOfHead {
                 q: &q[at.clone()],
                 k: &k,
                 v: &v,
@@ -295,10 +294,10 @@ fn backward<T: Number>(
                 log_sums: &log_sums[task * rows..(task + 1) * rows][rows_of],
                 visible: part.visible,
                 dim,
-                scale: T::of(scale),
+                scale: T::of(*scale),
             };
             let (mut dk_part, mut dv_part) = (vec![T::zero(); k.len()], vec![T::zero(); v.len()]);
-            saved.gradients(&mut dq[at], &mut dk_part, &mut dv_part);
+            part.gradients(&mut dq[at], &mut dk_part, &mut dv_part);
             for (all, part) in [(&mut *dk, dk_part), (&mut *dv, dv_part)] {
                 add_to(&mut all[..trunk], &part[..trunk]);
                 add_to(&mut all[own.clone()], &part[trunk..]);
@@ -312,8 +311,8 @@ fn backward<T: Number>(
     ])
 }
 
-/// What the backward pass of one key head needs, `[rows, D]` or `[S, D]` each.
-struct Saved<'a, T> {
+/// What the backward pass of a part of one key head needs, `[rows, D]` or `[S, D]` each.
+struct PartOfHead<'a, T> {
     q: &'a [T],
     k: &'a [T],
     v: &'a [T],
@@ -325,7 +324,7 @@ struct Saved<'a, T> {
     scale: T,
 }
 
-impl<T: Number> Saved<'_, T> {
+impl<T: Number> PartOfHead<'_, T> {
     fn gradients(&self, dq: &mut [T], dk: &mut [T], dv: &mut [T]) {
         let dim = self.dim;
         let rows = self.visible.len();

@@ -19,7 +19,7 @@ mod norm;
 mod pair;
 mod rope;
 mod swiglu;
-mod token_logprobs;
+pub(crate) mod token_logprobs;
 mod triangle;
 
 pub use activation::{gelu, relu, sigmoid, silu, tanh};

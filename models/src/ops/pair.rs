@@ -144,37 +144,43 @@ pub fn chain_mean(tape: &Tape, x: &Var, lengths: &[usize]) -> Result<Var> {
     if lengths.len() != b || lengths.iter().any(|&n| n > l) {
         bail!("chain mean: a batch [{b}, {l}] with lengths {lengths:?}");
     }
-    // [B, 1, L]: 1 / n over the residues of a chain
+    // [B, L]: 1 / n for the residues of a chain
     let shares: Vec<f64> =
         lengths.iter().flat_map(|&n| (0..l).map(move |t| if t < n { 1.0 / n as f64 } else { 0.0 })).collect();
-    on_gpu!(x.value() => {
-        let shares = shares.iter().map(|&s| s as f32).collect();
-        let shares = Tensor::from_vec(shares, (b, l, 1), x.value().device())?;
-        let (mean, parent) = (x.value().broadcast_mul(&shares)?.sum(1)?, x.clone());
-        Ok(tape.record(mean, &[x], move |grad, grads| {
-            grads.add(&parent, grad.unsqueeze(1)?.broadcast_mul(&shares)?)
-        }))
-    });
-    dispatch!(x.value().dtype(), T => {
-        let shares: Vec<T> = shares.iter().map(|&s| T::of(s)).collect();
-        let mut mean = vec![T::default(); b * c];
-        let input = x.value().contiguous()?;
-        let numbers = view::<T>(&input)?;
+    let (mean, parent) = (weighted_sum(&x.value().contiguous()?, &shares)?, x.clone());
+    Ok(tape.record(mean, &[x], move |grad, grads| {
+        grads.add(&parent, shared_out(&grad.contiguous()?, &shares, (b, l, c))?)
+    }))
+}
+
+/// Sums over L of `x [B, L, C]` with weights `[B, L]`.
+fn weighted_sum(x: &Tensor, shares: &[f64]) -> Result<Tensor> {
+    let (b, l, c) = x.dims3()?;
+    on_gpu!(x => x.broadcast_mul(&Tensor::from_vec(shares.to_vec(), (b, l, 1), x.device())?.to_dtype(x.dtype())?)?.sum(1));
+    dispatch!(x.dtype(), T => {
+        let mut sums = vec![T::default(); b * c];
+        let numbers = view::<T>(x)?;
         let numbers: &[T] = &numbers;
-        mean.par_chunks_mut(c).zip(numbers.par_chunks((l * c).max(1))).enumerate().for_each(|(b, (mean, x))| {
-            x.chunks_exact(c).zip(&shares[b * l..]).for_each(|(x, &share)| add_times(mean, x, share));
+        sums.par_chunks_mut(c).zip(numbers.par_chunks((l * c).max(1))).enumerate().for_each(|(b, (sums, x))| {
+            x.chunks_exact(c).zip(&shares[b * l..]).for_each(|(x, &share)| add_times(sums, x, T::of(share)));
         });
-        let parent = x.clone();
-        Ok(tape.record(tensor(mean, (b, c))?, &[x], move |grad, grads| {
-            let grad = grad.contiguous()?;
-            let grad = view::<T>(&grad)?;
-            let grad: &[T] = &grad;
-            let mut dx = vec![T::default(); b * l * c];
-            dx.par_chunks_mut((l * c).max(1)).zip(grad.par_chunks(c)).enumerate().for_each(|(b, (dx, grad))| {
-                dx.chunks_exact_mut(c).zip(&shares[b * l..]).for_each(|(dx, &share)| add_times(dx, grad, share));
-            });
-            grads.add(&parent, tensor(dx, (b, l, c))?)
-        }))
+        tensor(sums, (b, c))
+    })
+}
+
+/// The gradient of [`weighted_sum`].
+fn shared_out(grad: &Tensor, shares: &[f64], (b, l, c): (usize, usize, usize)) -> Result<Tensor> {
+    on_gpu!(grad => grad.unsqueeze(1)?.broadcast_mul(
+        &Tensor::from_vec(shares.to_vec(), (b, l, 1), grad.device())?.to_dtype(grad.dtype())?
+    ));
+    dispatch!(grad.dtype(), T => {
+        let grad = view::<T>(grad)?;
+        let grad: &[T] = &grad;
+        let mut dx = vec![T::default(); b * l * c];
+        dx.par_chunks_mut((l * c).max(1)).zip(grad.par_chunks(c)).enumerate().for_each(|(b, (dx, grad))| {
+            dx.chunks_exact_mut(c).zip(&shares[b * l..]).for_each(|(dx, &share)| add_times(dx, grad, T::of(share)));
+        });
+        tensor(dx, (b, l, c))
     })
 }
 

@@ -50,12 +50,14 @@ pub fn token_logprobs(
     // A frozen head's part of the gradient is linear in the gradient of each row, so it is made here, where the
     // probabilities are at hand; a head that is trained needs them again in the backward pass.
     let unit = tape.is_on() && hidden.needs_grad() && !weight.needs_grad();
-    let (logprobs, entropy, log_sums, slopes) = scored(&x, weight.value(), targets, temperature, unit)?;
+    let head = Head { hidden: &x, weight: weight.value(), targets, temperature };
+    let (logprobs, entropy, log_sums, slopes) = scored(&head, unit)?;
     let (ph, pw, targets) = (hidden.clone(), weight.clone(), targets.to_vec());
     let logprobs = tape.record(logprobs, &[hidden, weight], move |grad, grads| match slopes {
         Some(slopes) => grads.add(&ph, slopes.broadcast_mul(&grad.unsqueeze(1)?)?),
         None => {
-            let (dx, dw) = slopes_of(&x, pw.value(), &targets, &log_sums, &grad.contiguous()?, temperature)?;
+            let head = Head { hidden: &x, weight: pw.value(), targets: &targets, temperature };
+            let (dx, dw) = slopes_of(&head, &log_sums, &grad.contiguous()?)?;
             grads.add(&ph, dx)?;
             grads.add(&pw, dw)
         }
@@ -63,36 +65,32 @@ pub fn token_logprobs(
     Ok(TokenScores { logprobs, entropy })
 }
 
+/// The head of a language model and what it is asked.
+pub(crate) struct Head<'a> {
+    /// `[N, C]`
+    pub(crate) hidden: &'a Tensor,
+    /// `[V, C]`
+    pub(crate) weight: &'a Tensor,
+    /// N ids
+    pub(crate) targets: &'a [u32],
+    pub(crate) temperature: f64,
+}
+
 /// Log-probabilities, entropies, log-sums `[N]`; with `unit` d logprob / d hidden `[N, C]`.
-fn scored(
-    x: &Tensor,
-    weight: &Tensor,
-    targets: &[u32],
-    temperature: f64,
-    unit: bool,
-) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
-    on_gpu!(x => crate::cuda::score(&crate::cuda::Head { hidden: x, weight, targets, temperature }, unit));
-    let (rows, width) = x.dims2()?;
-    dispatch!(x.dtype(), T => {
-        let scored = score::<T>(x, weight, targets, temperature, unit)?;
+fn scored(head: &Head<'_>, unit: bool) -> Result<(Tensor, Tensor, Tensor, Option<Tensor>)> {
+    on_gpu!(head.hidden => crate::cuda::score(head, unit));
+    let (rows, width) = head.hidden.dims2()?;
+    dispatch!(head.hidden.dtype(), T => {
+        let scored = score::<T>(head, unit)?;
         let slopes = if unit { Some(tensor(scored.slopes, (rows, width))?) } else { None };
         Ok((tensor(scored.logprobs, rows)?, tensor(scored.entropy, rows)?, tensor(scored.log_sums, rows)?, slopes))
     })
 }
 
 /// Gradients of the hidden states and of the weight.
-fn slopes_of(
-    x: &Tensor,
-    weight: &Tensor,
-    targets: &[u32],
-    log_sums: &Tensor,
-    grad: &Tensor,
-    temperature: f64,
-) -> Result<(Tensor, Tensor)> {
-    on_gpu!(x => {
-        crate::cuda::score_slopes(&crate::cuda::Head { hidden: x, weight, targets, temperature }, log_sums, grad)
-    });
-    dispatch!(grad.dtype(), T => gradients::<T>(x, weight, targets, log_sums, grad, temperature))
+fn slopes_of(head: &Head<'_>, log_sums: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+    on_gpu!(grad => crate::cuda::score_slopes(head, log_sums, grad));
+    dispatch!(grad.dtype(), T => gradients::<T>(head, log_sums, grad))
 }
 
 fn check_targets(targets: &[u32], vocab: usize) -> Result<()> {
@@ -134,15 +132,10 @@ struct Scored<T> {
     slopes: Vec<T>,
 }
 
-fn score<T: Number>(
-    x: &Tensor,
-    weight: &Tensor,
-    targets: &[u32],
-    temperature: f64,
-    unit: bool,
-) -> Result<Scored<T>> {
+fn score<T: Number>(head: &Head<'_>, unit: bool) -> Result<Scored<T>> {
+    let Head { hidden, weight, targets, temperature } = *head;
     let (vocab, width) = weight.dims2()?;
-    let (x, weight) = (view::<T>(x)?, view::<T>(weight)?);
+    let (x, weight) = (view::<T>(hidden)?, view::<T>(weight)?);
     let (rows, cold) = (targets.len(), T::of(1.0 / temperature));
     let empty = || vec![T::zero(); rows];
     let slopes = vec![T::zero(); if unit { rows * width } else { 0 }];
@@ -174,17 +167,11 @@ fn score<T: Number>(
     Ok(out)
 }
 
-fn gradients<T: Number>(
-    x: &Tensor,
-    weight: &Tensor,
-    targets: &[u32],
-    log_sums: &Tensor,
-    grad: &Tensor,
-    temperature: f64,
-) -> Result<(Tensor, Tensor)> {
+fn gradients<T: Number>(head: &Head<'_>, log_sums: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+    let Head { hidden, weight, targets, temperature } = *head;
     let (vocab, width) = weight.dims2()?;
-    let shape = x.dims2()?;
-    let (x, weight) = (view::<T>(x)?, view::<T>(weight)?);
+    let shape = hidden.dims2()?;
+    let (x, weight) = (view::<T>(hidden)?, view::<T>(weight)?);
     let (log_sums, grad) = (view::<T>(log_sums)?, view::<T>(grad)?);
     let (rows, cold) = (targets.len(), T::of(1.0 / temperature));
     let (mut dx, mut dw) = (vec![T::zero(); rows * width], vec![T::zero(); vocab * width]);

@@ -68,19 +68,19 @@ fn every_bridge_is_trained_and_sampled_from() {
         ffn_size: 16,
         site: true,
     };
-    let flamingo = ProteinConfig::Flamingo {
+    let flamingo = |max_residues, site| ProteinConfig::Flamingo {
         folder: folder(),
         n_latents: 3,
         n_layers: 1,
         n_heads: 2,
         head_dim: 6,
         every: 2,
-        max_residues: 64,
-        site: true,
+        max_residues,
+        site,
     };
     for (name, protein, groups) in [
         ("perceiver", perceiver, "resampler.*|boundary.*"),
-        ("flamingo", flamingo, "resampler.*|cross.*|boundary.*|media_token.*"),
+        ("flamingo", flamingo(64, true), "resampler.*|cross.*|boundary.*|media_token.*"),
     ] {
         let (out, more) = (dir.join(format!("sft-{name}")), dir.join(format!("grpo-{name}")));
         let groups = ["base_model.*", groups];
@@ -94,16 +94,7 @@ fn every_bridge_is_trained_and_sampled_from() {
     }
     let mut config = sft_config(1);
     config.data.max_residues = 60;
-    config.protein = ProteinConfig::Flamingo {
-        folder: folder(),
-        n_latents: 3,
-        n_layers: 1,
-        n_heads: 2,
-        head_dim: 6,
-        every: 2,
-        max_residues: 50,
-        site: false,
-    };
+    config.protein = flamingo(50, false);
     let error = format!(
         "{:#}",
         sft::run(&config, &tables, &dir.join("sft-narrow"), false, &Device::Cpu).unwrap_err()

@@ -16,6 +16,7 @@ use datasets::chat::Chat;
 use datasets::llm::ProteinPath;
 use datasets::rng;
 use datasets::tokenizer::Tokenizer;
+use models::device::copy_to;
 use models::llm::bridge::Reader;
 use models::llm::{self, Bridge, LogitDifference, LoraConfig, ProteinLlm, Qwen3, bridge};
 use models::{Params, Weights};
@@ -223,7 +224,7 @@ impl Policy {
     pub fn trained(&self) -> Result<Tensors> {
         self.params
             .trainable()
-            .map(|p| Ok((p.name().to_string(), p.value().copy()?.to_device(&Device::Cpu)?)))
+            .map(|p| Ok((p.name().to_string(), copy_to(p.value(), &Device::Cpu)?)))
             .collect()
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 pub use config::{Layers, LoraConfig, Modules};
 
-use crate::device::on_gpu;
+use crate::device::{copy_to, on_gpu};
 use crate::llm::files;
 use crate::llm::qwen3::Qwen3;
 use crate::ops;
@@ -177,7 +177,7 @@ impl Qwen3 {
         for ((_, from), (_, to)) in of.projections().zip(self.projections()) {
             let Some(lora) = &from.lora else { continue };
             let mut place = |param: &Param| {
-                let param = Param::new(param.name().clone(), param.value().copy()?.to_device(&device)?)?;
+                let param = Param::new(param.name().clone(), copy_to(param.value(), &device)?)?;
                 params.push(param.clone());
                 Ok::<_, Error>(param)
             };
