@@ -55,7 +55,11 @@ fn a_call_that_cannot_be_begun_ends_with_2_and_a_failed_one_with_1() {
         (vec!["run", &path, "--out", out, "--set", "world.n=3"], 2, "unknown field `n`"),
         (vec!["run", &path, "--out", out, "--set", "sed=3"], 2, "there is no \"sed\""),
         (vec!["run", &path, "--out", out, "--data", "."], 2, "hint: leave out --data"),
-        (vec!["train", "sft", "--config", &path, "--out", out, "--tf32"], 2, "hint: add --device cuda"),
+        (
+            vec!["train", "sft", "--config", &path, "--tables", out, "--out", out, "--tf32"],
+            2,
+            "hint: add --device cuda",
+        ),
         (vec!["world", "--out", out, "--proteins", "3"], 1, "hint: choose 97"),
     ] {
         let (got, _, err) = run(&args);
