@@ -69,6 +69,7 @@ fn real_files_are_accounted_for() {
     ];
     let mut config = section("real-small.toml");
     config.source.retain(|s| !large.contains(&s.name.as_str()));
+    config.kinship.exhaustive_residues = 0; // Rows are counted, not kin.
     let out = tempfile::tempdir().unwrap();
     let manifest = ingest::run(&config, &data, &out.path().join("tables")).unwrap();
     eprintln!("{}", account(&manifest));

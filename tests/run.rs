@@ -159,7 +159,6 @@ fn a_killed_run_on_real_files_ends_in_the_same_bytes() {
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/smoke.toml");
     let smoke: Recipe = vec!["run".into(), recipe.into(), "--data".into(), data.into()];
     let moments = [
-        "tables/proteins.parquet",
         "ss/begun.json",
         "contact/begun.json",
         "encoder/checkpoint-10",

@@ -8,9 +8,11 @@ use crate::kit::{balanced, root, section, shared};
 use datasets::table::{ChainRow, DdgRow, DomainRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split};
 use ingest::{Config, Manifest};
 
-/// The sources of the recipe that names all, or the named ones.
+/// The sources of the recipe that names all, or the named ones. Which proteins are kin is not asked here: sketches are
+/// enough.
 fn all_sources(only: &[&str]) -> Config {
     let mut config = section("all-sources.toml");
+    config.kinship.exhaustive_residues = 0;
     config.source.retain(|s| only.is_empty() || only.contains(&s.name.as_str()));
     config
 }
