@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eval::embeddings::Numbers;
+use ingest::distinct::Key;
 use models::device::{self, Device};
 use recipe::Recipe;
 use stages::Training;
@@ -246,6 +247,21 @@ enum Data {
         #[arg(long, value_name = "F", default_value_t = ingest::cluster::COVERAGE)]
         coverage: f64,
     },
+    /// Keep the first row of every key of Parquet files, in their order
+    Distinct {
+        /// Parquet files of the same columns
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where to write the rows that stay
+        #[arg(long, value_name = "PARQUET")]
+        out: PathBuf,
+        /// Columns of the key: text or numbers, equal to the letter
+        #[arg(long, value_name = "COLUMN,..", value_delimiter = ',', required_unless_present = "sequence")]
+        on: Vec<String>,
+        /// Columns of the key that hold sequences: equal when blanks, gaps and case are put aside
+        #[arg(long, value_name = "COLUMN,..", value_delimiter = ',')]
+        sequence: Vec<String>,
+    },
     /// Say what is different between two folders of tables; the exit code is 1 if a row is
     Diff {
         /// Folder with tables
@@ -456,6 +472,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Data { what: Data::Cluster { fasta, out, identity, coverage } } => {
             stages::cluster(&fasta, &out, &identity, coverage).map_err(Failure::Work)
+        }
+        Command::Data { what: Data::Distinct { files, out, on, sequence } } => {
+            stages::distinct(&files, &Key { columns: on, sequences: sequence }, &out).map_err(Failure::Work)
         }
         Command::Data { what: Data::Diff { a, b } } => stages::diff(&a, &b).map_err(Failure::Work),
         Command::Run { recipe, run } => {

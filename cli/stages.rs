@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use eval::Models;
 use eval::hub::Place;
 use eval::report::RunLog;
+use ingest::distinct::Key;
 use models::device::Device;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
@@ -162,6 +163,13 @@ pub(crate) fn cluster(fasta: &Path, out: &Path, identities: &[f64], coverage: f6
         println!("identity {}: {} clusters", level.identity, level.n_clusters);
     }
     println!("table: {}", out.display());
+    Ok(())
+}
+
+/// `peptalk data distinct`.
+pub(crate) fn distinct(files: &[PathBuf], key: &Key, out: &Path) -> Result<()> {
+    let counts = ingest::distinct::distinct(files, key, out)?;
+    println!("{} of {} rows stay: {}", counts.kept, counts.rows, out.display());
     Ok(())
 }
 

@@ -227,7 +227,7 @@ pub struct QuarantineRow {
 }
 
 /// Rows of a row group: small enough to stream, large enough to compress.
-const ROW_GROUP: usize = 8_192;
+pub const ROW_GROUP: usize = 8_192;
 
 /// How tables are written: zstd, small row groups, a bloom filter on the protein's id.
 ///

@@ -14,6 +14,7 @@ pub mod cluster;
 mod config;
 mod dedup;
 pub mod diff;
+pub mod distinct;
 mod error;
 mod fasta;
 mod homology;
