@@ -176,7 +176,7 @@ static RUN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     tables(&dir.path().join("tables"));
     let stage = |name: &str| dir.path().join(name);
     encoder::run(&encoder_config(4), &stage("tables"), &stage("encoder"), false).unwrap();
-    ssl::run(&ssl_config(120), &stage("tables"), &stage("ssl"), false).unwrap();
+    ssl::run(&ssl_config(200), &stage("tables"), &stage("ssl"), false).unwrap();
     sft::run(&sft_config(40), &stage("tables"), &stage("sft"), false, &Device::Cpu).unwrap();
     dir
 });
