@@ -1,6 +1,6 @@
 """`peptalk data distinct` beside Polars and DuckDB: exact repeats out of protein-text records, Parquet to Parquet.
 
-    python benches/distinct.py FOLDER [--rows 4500000] [--rounds 3] [HOW...]      (needs `peptalk` in the path)
+    python benches/distinct.py FOLDER [HOW...] [--rows 4500000] [--rounds 3]      (needs `peptalk` in the path)
 
 Makes FOLDER/records.parquet if it is not there (made-up proteins of natural lengths, texts of made-up words; one record
 in seven repeats an earlier one, a tenth of these in lower case), then runs every HOW in turn, each in a process of its
@@ -124,7 +124,7 @@ def main():
     arguments.add_argument("how", nargs="*", default=["peptalk", *PEERS])
     arguments.add_argument("--rows", type=int, default=4_500_000)
     arguments.add_argument("--rounds", type=int, default=3)
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()
     path, out = os.path.join(given.folder, "records.parquet"), os.path.join(given.folder, "out.parquet")
     if not os.path.exists(path):
         os.makedirs(given.folder, exist_ok=True)
