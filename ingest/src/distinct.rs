@@ -155,7 +155,7 @@ impl<'a> Input<'a> {
         let mut keys = Vec::new();
         for path in self.files {
             for batch in reader(path)?.with_batch_size(table::ROW_GROUP).build()? {
-                let batch = batch?;
+                let batch = batch.map_err(|error| broken(path, &error))?;
                 self.hash(&batch, &mut keys)?;
                 let new: BooleanArray = keys.iter().map(|&key| Some(seen.insert(key))).collect();
                 let batch = filter_record_batch(&batch, &new)?;
@@ -225,7 +225,17 @@ fn is_normal(text: &str) -> bool {
 }
 
 fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>, Error> {
-    Ok(ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path)?.into_file())?)
+    let file = fs::File::open(path)?.into_file();
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(path, &error))
+}
+
+fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Format {
+        path: path.into(),
+        place: "as Parquet".into(),
+        detail: error.to_string(),
+        hint: "no Parquet file, or damaged; make or fetch it again".into(),
+    }
 }
 
 /// Encodes row groups until there are no more, or nobody takes them.
@@ -388,7 +398,11 @@ mod tests {
         let mut writer = ArrowWriter::try_new(fs::File::create(&b).unwrap(), other.schema(), None).unwrap();
         writer.write(&other).unwrap();
         writer.close().unwrap();
+        let cut = folder.path().join("cut.parquet");
+        let bytes = fs::read(&a).unwrap();
+        fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
         for (files, key, say) in [
+            (vec![cut], key(&["seq"], &[]), "cut.parquet"),
             (vec![a.clone()], key(&["txt"], &[]), "there is no \"txt\""),
             (vec![a.clone()], key(&[], &[]), "no file or no column"),
             (vec![], key(&["seq"], &[]), "no file or no column"),

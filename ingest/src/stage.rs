@@ -10,6 +10,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::dataframe::{DataFrame, DataFrameWriteOptions};
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
@@ -27,7 +28,9 @@ use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology, ss_
 
 /// The engine: as many partitions as rayon has threads, spilling above the configured memory.
 pub(crate) fn session(config: &Config) -> Result<SessionContext, Error> {
-    let runtime = RuntimeEnvBuilder::new().with_memory_limit(config.memory_mib << 20, 1.0).build_arc()?;
+    // Shared fairly: a sort that came first must spill before one that came later fails.
+    let pool = Arc::new(FairSpillPool::new(config.memory_mib << 20));
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
     let mut session = SessionConfig::new().with_target_partitions(rayon::current_num_threads());
     // serde_arrow reads plain strings; views would only be cast back.
     session.options_mut().execution.parquet.schema_force_view_types = false;
