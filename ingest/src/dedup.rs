@@ -88,13 +88,9 @@ pub(crate) async fn relate(
     ledger: &Ledger,
 ) -> Result<Relations, Error> {
     let conflicts = id_conflicts(&claims, ledger).await?;
-    let sound = claims.join(
-        orders(session, "conflict", &conflicts)?,
-        JoinType::LeftAnti,
-        &["record"],
-        &["conflict"],
-        None,
-    )?;
+    // Here and below: the left side of a join is held in memory, the right side streams past it.
+    let conflicts = orders(session, "conflict", &conflicts)?;
+    let sound = conflicts.join(claims, JoinType::RightAnti, &["conflict"], &["record"], None)?;
     let mut plans = Plans { session, ledger, sound, kept: BTreeSet::new(), refused: BTreeSet::new() };
 
     let (go, go_tests) = plans.annotations().await?;
@@ -226,11 +222,12 @@ impl Plans<'_> {
                 col("protein_id_a").alias("x"),
                 col("protein_id_b").alias("y"),
             ])?;
-        let contested = found.clone().join(both.clone(), JoinType::LeftSemi, &key, &["c", "x", "y"], None)?;
+        let both_key = ["c", "x", "y"];
+        let contested = both.clone().join(found.clone(), JoinType::RightSemi, &both_key, &key, None)?;
         let contested = contested.select(vec![col("record"), col("source").alias("detail"), col("raw")])?;
         let detail = |_: &str| "this pair is given with both labels".into();
         self.refuse(contested, Reason::LabelConflict, detail).await?;
-        let clear = found.join(both, JoinType::LeftAnti, &key, &["c", "x", "y"], None)?;
+        let clear = both.join(found, JoinType::RightAnti, &both_key, &key, None)?;
         #[derive(Deserialize)]
         struct Row {
             protein_id_a: String,
@@ -340,7 +337,7 @@ impl Plans<'_> {
     async fn kept_rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
         let kept = orders(self.session, "kept", &self.kept)?;
         let rows = self.sound.clone().filter(col(table).is_not_null())?;
-        let rows = rows.join(kept, JoinType::LeftSemi, &["order"], &["kept"], None)?;
+        let rows = kept.join(rows, JoinType::RightSemi, &["kept"], &["order"], None)?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
         select.extend([
             col("accession").alias("id"),
@@ -365,11 +362,11 @@ impl Plans<'_> {
             .aggregate(key, vec![min(col("order")).alias("first")])?
             .select(vec![col("first")])?;
         let first: BTreeSet<u64> = numbers(first).await?.into_iter().collect();
-        let kept = rows.clone().join(
-            orders(self.session, "first", &first)?,
-            JoinType::LeftSemi,
-            &["order"],
+        let kept = orders(self.session, "first", &first)?.join(
+            rows.clone(),
+            JoinType::RightSemi,
             &["first"],
+            &["order"],
             None,
         )?;
         self.kept.extend(first);
