@@ -128,7 +128,8 @@ def main():
     path, out = os.path.join(given.folder, "records.parquet"), os.path.join(given.folder, "out.parquet")
     if not os.path.exists(path):
         os.makedirs(given.folder, exist_ok=True)
-        make(path, given.rows)
+        make(f"{path}.part", given.rows)
+        os.rename(f"{path}.part", path)
     print(f"{path}: {os.path.getsize(path) / 1e6:.0f} MB")
     used, rows = collections.defaultdict(list), {}
     for _ in range(given.rounds):

@@ -88,9 +88,7 @@ pub(crate) async fn relate(
     ledger: &Ledger,
 ) -> Result<Relations, Error> {
     let conflicts = id_conflicts(&claims, ledger).await?;
-    // Here and below: the left side of a join is held in memory, the right side streams past it.
-    let conflicts = orders(session, "conflict", &conflicts)?;
-    let sound = conflicts.join(claims, JoinType::RightAnti, &["conflict"], &["record"], None)?;
+    let sound = by_number(session, claims, "record", JoinType::RightAnti, &conflicts)?;
     let mut plans = Plans { session, ledger, sound, kept: BTreeSet::new(), refused: BTreeSet::new() };
 
     let (go, go_tests) = plans.annotations().await?;
@@ -335,9 +333,8 @@ impl Plans<'_> {
 
     /// Kept claims for one table, with the columns that all tables take from the claim itself.
     async fn kept_rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
-        let kept = orders(self.session, "kept", &self.kept)?;
         let rows = self.sound.clone().filter(col(table).is_not_null())?;
-        let rows = kept.join(rows, JoinType::RightSemi, &["kept"], &["order"], None)?;
+        let rows = by_number(self.session, rows, "order", JoinType::RightSemi, &self.kept)?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
         select.extend([
             col("accession").alias("id"),
@@ -362,13 +359,7 @@ impl Plans<'_> {
             .aggregate(key, vec![min(col("order")).alias("first")])?
             .select(vec![col("first")])?;
         let first: BTreeSet<u64> = numbers(first).await?.into_iter().collect();
-        let kept = orders(self.session, "first", &first)?.join(
-            rows.clone(),
-            JoinType::RightSemi,
-            &["first"],
-            &["order"],
-            None,
-        )?;
+        let kept = by_number(self.session, rows.clone(), "order", JoinType::RightSemi, &first)?;
         self.kept.extend(first);
         Ok(kept)
     }
@@ -412,12 +403,19 @@ fn name_folds(chains: &mut [ChainRow], domains: &[DomainRow]) {
     }
 }
 
-/// A one-column table of places.
-fn orders(session: &SessionContext, name: &str, orders: &BTreeSet<u64>) -> Result<DataFrame, Error> {
-    let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::UInt64, false)]));
-    let column: ArrayRef = Arc::new(UInt64Array::from_iter_values(orders.iter().copied()));
-    let batch = RecordBatch::try_new(schema, vec![column]).map_err(datasets::Error::from)?;
-    Ok(session.read_batch(batch)?)
+/// Rows whose `column` is one of the numbers (`RightSemi`) or none of them (`RightAnti`). The left side of a join is held
+/// in memory while the right side streams past it, so the numbers stand on the left.
+fn by_number(
+    session: &SessionContext,
+    rows: DataFrame,
+    column: &str,
+    how: JoinType,
+    numbers: &BTreeSet<u64>,
+) -> Result<DataFrame, Error> {
+    let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::UInt64, false)]));
+    let array: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers.iter().copied()));
+    let batch = RecordBatch::try_new(schema, vec![array]).map_err(datasets::Error::from)?;
+    Ok(session.read_batch(batch)?.join(rows, how, &["number"], &[column], None)?)
 }
 
 async fn collect<T: for<'de> Deserialize<'de>>(frame: DataFrame) -> Result<Vec<T>, Error> {

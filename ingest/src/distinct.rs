@@ -4,13 +4,14 @@
 //! reads, hashes and drops what the set has; as many as rayon has threads encode the row groups of what is left; the
 //! calling thread writes them in their order. At each point a few row groups wait, never a file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringViewArray};
+use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -75,12 +76,7 @@ type Encoded = (usize, Result<Vec<ArrowColumnChunk>, Error>);
 
 impl<'a> Input<'a> {
     fn open(files: &'a [PathBuf], key: &Key) -> Result<Self, Error> {
-        let bad = |path: &Path, detail: String, hint: &str| Error::Format {
-            path: path.into(),
-            place: "columns".into(),
-            detail,
-            hint: hint.into(),
-        };
+        let bad = |path: &Path, detail, hint: &str| format_error(path, "columns", detail, hint);
         let (mut schema, mut rows): (Option<SchemaRef>, _) = (None, 0);
         for path in files {
             let file = reader(path)?;
@@ -184,29 +180,24 @@ impl<'a> Input<'a> {
 
     /// Hash of the key of every row.
     fn hash(&self, batch: &RecordBatch, keys: &mut Vec<u128>) -> Result<(), Error> {
-        let text =
-            |at: &usize| -> Result<ArrayRef, Error> { Ok(cast(batch.column(*at), &DataType::Utf8View)?) };
-        let columns = self.key.iter().map(|(at, _)| text(at)).collect::<Result<Vec<_>, _>>()?;
-        let columns: Vec<(&StringViewArray, bool)> = columns
-            .iter()
-            .zip(&self.key)
-            .map(|(column, (_, sequence))| (column.as_string_view(), *sequence))
-            .collect();
+        let text = |&(at, sequence): &(usize, bool)| -> Result<_, Error> {
+            Ok((cast(batch.column(at), &DataType::Utf8View)?.as_string_view().clone(), sequence))
+        };
+        let columns = self.key.iter().map(text).collect::<Result<Vec<_>, _>>()?;
         let mut bytes = Vec::new();
         keys.clear();
         keys.extend((0..batch.num_rows()).map(|row| {
             bytes.clear();
-            for &(column, sequence) in &columns {
-                match column.is_valid(row) {
-                    false => bytes.extend(u64::MAX.to_le_bytes()),
-                    // The length before the text keeps columns apart.
-                    true => match (column.value(row), sequence) {
-                        (text, true) if !is_normal(text) => {
-                            push(&mut bytes, residue::normalise(text).as_deref().unwrap_or(text))
-                        }
-                        (text, _) => push(&mut bytes, text),
-                    },
+            for (column, sequence) in &columns {
+                if column.is_null(row) {
+                    bytes.extend(u64::MAX.to_le_bytes());
+                    continue;
                 }
+                let text = column.value(row);
+                let text = if *sequence { normal(text) } else { text.into() };
+                // The length before the text keeps columns apart.
+                bytes.extend((text.len() as u64).to_le_bytes());
+                bytes.extend(text.as_bytes());
             }
             XxHash3_128::oneshot(&bytes)
         }));
@@ -214,14 +205,12 @@ impl<'a> Input<'a> {
     }
 }
 
-fn push(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-/// Whether normalising a sequence would change nothing; most sequences are so, and this is quick to see.
-fn is_normal(text: &str) -> bool {
-    text.bytes().fold(true, |normal, b| normal & b.is_ascii_uppercase() & (b != b'J'))
+/// A sequence, normalised; most are so already, which is quick to see.
+fn normal(text: &str) -> Cow<'_, str> {
+    if text.bytes().fold(true, |normal, b| normal & b.is_ascii_uppercase() & (b != b'J')) {
+        return text.into();
+    }
+    residue::normalise(text).map_or(text.into(), Cow::from)
 }
 
 fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>, Error> {
@@ -230,12 +219,11 @@ fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>,
 }
 
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Format {
-        path: path.into(),
-        place: "as Parquet".into(),
-        detail: error.to_string(),
-        hint: "no Parquet file, or damaged; make or fetch it again".into(),
-    }
+    format_error(path, "as Parquet", error.to_string(), "no Parquet file, or damaged; make or fetch it again")
+}
+
+fn format_error(path: &Path, place: &str, detail: String, hint: &str) -> Error {
+    Error::Format { path: path.into(), place: place.into(), detail, hint: hint.into() }
 }
 
 /// Encodes row groups until there are no more, or nobody takes them.
@@ -296,7 +284,7 @@ impl Hasher for Low {
 mod tests {
     use super::*;
 
-    use arrow::array::{Int64Array, StringArray};
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
     use datasets::rng;
     use rand::Rng;
 
