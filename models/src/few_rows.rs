@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use rayon::prelude::*;
 
 use crate::ops::kernel::{LANES, tile, vectorised, wide_registers};
-use crate::view::{Matrix, Threads, by_depth};
+use crate::view::{LEAST_DEPTH, Matrix, Threads, by_depth};
 
 /// Up to this many rows this is at least as fast as the library.
 const MOST_ROWS: usize = 256;
@@ -18,10 +18,15 @@ const BLOCK: usize = 8;
 /// Outputs between the block that is computed and the one that is fetched.
 const AHEAD: usize = 2 * BLOCK;
 
-/// Whether [`product`] computes `a · b`: not for a single output, which the library sums in another order.
+/// Whether [`product`] computes `a · b`: not for a single output or [few inputs](LEAST_DEPTH), which the library sums in
+/// another way.
 fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
-    let layout = a.col_stride == 1 && b.row_stride == 1 && a.rows <= MOST_ROWS && b.cols > 1;
-    layout && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    let layout = a.col_stride == 1 && b.row_stride == 1 && a.rows <= MOST_ROWS;
+    layout
+        && b.cols > 1
+        && a.cols >= LEAST_DEPTH
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
 }
 
 /// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
@@ -218,7 +223,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn it_has_the_bits_of_the_library(
-            rows in 1usize..40, depth in 1usize..513, n_out in 2usize..300, accumulate: bool
+            rows in 1usize..40, depth in LEAST_DEPTH..1100, n_out in 2usize..300, accumulate: bool
         ) {
             let numbers = |n: usize, seed: usize| -> Vec<f32> {
                 (0..n).map(|i| ((i * 7919 + seed) as f32 * 0.37).sin()).collect()
