@@ -9,7 +9,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rewards", &[]),
     ("models", &[]),
     ("datasets", &[]),
-    ("ingest", &["datasets"]),
+    ("homology", &["datasets"]),
+    ("ingest", &["datasets", "homology"]),
     ("eval", &["rewards", "models", "datasets"]),
     ("train", &["rewards", "models", "datasets", "eval"]),
 ];

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use datasets::table::{ProteinRow, Split};
+use homology::{Kinship, Proteins};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::config::{Config, Kinship};
-use crate::homology::Proteins;
+use crate::config::Config;
 
 /// What was looked for, and the pairs of (held-out, training) protein ids that were found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

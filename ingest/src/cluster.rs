@@ -1,15 +1,15 @@
-//! Clusters of the proteins of a FASTA file, by the cascade of [`crate::homology`].
+//! Clusters of the proteins of a FASTA file, by the cascade of [`homology`].
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
 use datasets::residue;
+use homology::{Cascade, LEVEL_COVERAGE, Level, encode};
 use indicatif::ProgressBar;
 
 use crate::Error;
 use crate::fasta::Entries;
-use crate::homology::{Cascade, LEVEL_COVERAGE, Level, encode};
 use crate::reader::{Input, Lines};
 
 /// Levels of a cascade, from the highest identity to the lowest.

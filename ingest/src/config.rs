@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fs_err as fs;
+use homology::Kinship;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -49,42 +50,6 @@ fn default_test_fraction() -> f64 {
 }
 fn default_memory_mib() -> usize {
     2048
-}
-
-/// What makes two proteins relatives: an alignment that is significant, alike and long enough, or words in common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Kinship {
-    /// Highest E-value of the local alignment, in the space of all residues of the tables.
-    pub evalue: f64,
-    /// Least fraction of equal residues among the aligned.
-    pub identity: f64,
-    /// Least fraction of the shorter protein that is aligned.
-    pub coverage: f64,
-    /// How thoroughly alignments are looked for: two words of four residues are similar from this BLOSUM62 score on.
-    /// 13 misses one pair in thirty with E < 1e-3, 16 three in ten, in a quarter of the time (docs/lab-log.md).
-    pub seed_score: i32,
-    /// Residues of a word, 4 to 6.
-    pub kmer: usize,
-    /// Fraction of the words of the protein with fewer that the other has, too: enough by itself.
-    pub containment: f64,
-    /// Up to so many residues in all, every pair of proteins is looked at. Above, only published test proteins are held
-    /// against everything, and a cascade clusters the others (docs/data.md).
-    pub exhaustive_residues: u64,
-}
-
-impl Default for Kinship {
-    fn default() -> Self {
-        Self {
-            evalue: 1e-3,
-            identity: 0.3,
-            coverage: 0.5,
-            seed_score: 16,
-            kmer: 5,
-            containment: 0.2,
-            exhaustive_residues: 20_000_000,
-        }
-    }
 }
 
 /// One source: files of one format, one origin, one role.

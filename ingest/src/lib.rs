@@ -17,7 +17,6 @@ pub mod diff;
 pub mod distinct;
 mod error;
 mod fasta;
-mod homology;
 mod json;
 mod ledger;
 mod manifest;
@@ -34,12 +33,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use audit::Audit;
-pub use config::{Config, Kind, Kinship, Role, Source};
+pub use config::{Config, Kind, Role, Source};
 use datasets::table::{
     ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split,
     SsRow, WeightRow,
 };
 pub use error::Error;
+pub use homology::Kinship;
 pub use ledger::FileCounts;
 pub use manifest::Manifest;
 pub use reason::Reason;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datasets::table::{ProteinRow, Split};
+use homology::{Proteins, components};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::dedup::ProteinClaim;
-use crate::homology::{Proteins, components};
 
 /// Clusters the proteins (sorted by id) and gives every one its part.
 ///

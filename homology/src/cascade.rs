@@ -10,10 +10,10 @@ use std::collections::BinaryHeap;
 
 use rayon::prelude::*;
 
-use super::align::Alignment;
-use super::diagonal::{banded, ungapped};
-use super::sketch::{Ranked, Seed, Words, seeds};
-use super::{evalue, least_score};
+use crate::align::Alignment;
+use crate::diagonal::{banded, ungapped};
+use crate::sketch::{Ranked, Seed, Words, seeds};
+use crate::{evalue, least_score};
 
 /// Diagonals of a pair that are looked at.
 const MOST_DIAGONALS: usize = 4;
@@ -24,13 +24,13 @@ const FAR: f64 = 0.15;
 
 /// What a protein and the centre of its cluster have in common.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Level {
+pub struct Level {
     /// Least fraction of equal residues among the aligned.
-    pub(crate) identity: f64,
+    pub identity: f64,
     /// Least fraction of the longer protein that is aligned.
-    pub(crate) coverage: f64,
+    pub coverage: f64,
     /// Highest E-value, in the space of all residues.
-    pub(crate) evalue: f64,
+    pub evalue: f64,
 }
 
 impl Level {
@@ -55,7 +55,7 @@ fn words(proteins: &Ranked, identity: f64, evalue: f64) -> Words {
 }
 
 /// Proteins on their way down the cascade.
-pub(crate) struct Cascade {
+pub struct Cascade {
     proteins: Ranked,
     /// Of every number that of its centre.
     centre: Vec<u32>,
@@ -63,13 +63,13 @@ pub(crate) struct Cascade {
 
 impl Cascade {
     /// Every protein is a centre. Proteins are given as letters of [`super::encode`].
-    pub(crate) fn new<T: AsRef<[u8]> + Sync>(proteins: &[T]) -> Self {
+    pub fn new<T: AsRef<[u8]> + Sync>(proteins: &[T]) -> Self {
         let proteins = Ranked::new(proteins);
         Self { centre: (0..proteins.len() as u32).collect(), proteins }
     }
 
     /// One level further down: centres join others.
-    pub(crate) fn descend(&mut self, level: Level) {
+    pub fn descend(&mut self, level: Level) {
         let Self { proteins, centre } = self;
         let words = words(proteins, level.identity, level.evalue);
         let seeds = seeds(proteins, &open(centre), &words);
@@ -84,7 +84,7 @@ impl Cascade {
     }
 
     /// Of every protein the one at the centre of its cluster, both by their places in the input.
-    pub(crate) fn centres(&self) -> Vec<usize> {
+    pub fn centres(&self) -> Vec<usize> {
         let places = &self.proteins.places;
         let mut centres = vec![0; places.len()];
         for (&place, &of) in places.iter().zip(&self.centre) {
@@ -94,7 +94,7 @@ impl Cascade {
     }
 
     /// Of every centre those centres that may be relatives of this identity, as places in the input; each pair once.
-    pub(crate) fn candidates(&self, identity: f64, evalue: f64) -> Vec<(usize, Vec<usize>)> {
+    pub fn candidates(&self, identity: f64, evalue: f64) -> Vec<(usize, Vec<usize>)> {
         let words = words(&self.proteins, identity, evalue);
         let seeds = seeds(&self.proteins, &open(&self.centre), &words);
         let place = |number: u32| self.proteins.places[number as usize] as usize;
@@ -166,9 +166,9 @@ fn cover(n: usize, pairs: &[(u32, u32)]) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::encode;
-    use super::super::tests::{mutated, random};
     use super::*;
+    use crate::encode;
+    use crate::tests::{mutated, random};
 
     use datasets::rng;
     use rand::Rng;

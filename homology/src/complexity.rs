@@ -1,6 +1,6 @@
 //! Stretches of few letters, which are alike without kinship.
 
-use super::align::OTHER;
+use crate::align::OTHER;
 
 /// Low complexity as SEG tells it (Wootton and Federhen 1993): a window of 12 with an entropy below 2.2 bits.
 const WINDOW: usize = 12;
@@ -9,7 +9,7 @@ const LEAST_BITS: f64 = 2.2;
 const UNIT: f64 = 1.0 / (1_u64 << 40) as f64;
 
 /// The protein with [`OTHER`] for every residue that lies in a window of few letters.
-pub(super) fn mask(protein: &[u8]) -> Vec<u8> {
+pub(crate) fn mask(protein: &[u8]) -> Vec<u8> {
     let mut masked = protein.to_vec();
     let share = |n: usize| n as f64 / WINDOW as f64;
     let bits: [i64; WINDOW + 1] =
@@ -37,8 +37,8 @@ pub(super) fn mask(protein: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::align::encode;
     use super::*;
+    use crate::align::encode;
 
     use datasets::rng;
     use rand::Rng;

@@ -7,18 +7,18 @@
 /// Letters that scores are known for: the 20 standard residues, then anything else.
 const N_LETTERS: usize = 21;
 /// What is not one of the 20 standard residues.
-pub(super) const OTHER: u8 = 20;
+pub(crate) const OTHER: u8 = 20;
 /// Behind the end of a protein: nothing aligns with it.
 const END: u8 = 21;
 
 /// The first residue of a gap costs this, in units of the matrix.
-pub(super) const GAP_OPEN: i16 = 12;
+pub(crate) const GAP_OPEN: i16 = 12;
 /// Every further residue costs this.
-pub(super) const GAP_EXTEND: i16 = 1;
+pub(crate) const GAP_EXTEND: i16 = 1;
 
 /// BLOSUM62 (Henikoff and Henikoff 1992), in the order of [`datasets::residue::LETTERS`].
 #[rustfmt::skip]
-pub(super) const BLOSUM62: [[i8; N_LETTERS]; N_LETTERS] = [
+pub(crate) const BLOSUM62: [[i8; N_LETTERS]; N_LETTERS] = [
     [4, 0, -2, -1, -2, 0, -2, -1, -1, -1, -1, -2, -1, -1, -1, 1, 0, 0, -3, -2, 0],
     [0, 9, -3, -4, -2, -3, -3, -1, -3, -1, -1, -3, -3, -3, -3, -1, -1, -1, -2, -2, -2],
     [-2, -3, 6, 2, -3, -1, -1, -3, -1, -4, -3, 1, -1, 0, -2, 0, -1, -3, -4, -3, -1],
@@ -43,7 +43,7 @@ pub(super) const BLOSUM62: [[i8; N_LETTERS]; N_LETTERS] = [
 ];
 
 /// Letters of a normalised sequence as rows of [`BLOSUM62`].
-pub(crate) fn encode(sequence: &str) -> Vec<u8> {
+pub fn encode(sequence: &str) -> Vec<u8> {
     let code = |letter: u8| datasets::residue::LETTERS[..20].iter().position(|&l| l == letter);
     sequence.bytes().map(|letter| code(letter).map_or(OTHER, |at| at as u8)).collect()
 }
@@ -51,17 +51,17 @@ pub(crate) fn encode(sequence: &str) -> Vec<u8> {
 /// A best local alignment. Of several with the best score, one with most equal residues and of these one with most
 /// aligned residues counts, so that nothing depends on which of the two comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Alignment {
+pub(crate) struct Alignment {
     /// In units of [`BLOSUM62`].
-    pub(super) score: usize,
+    pub(crate) score: usize,
     /// Pairs of equal standard residues.
-    pub(super) n_equal: usize,
+    pub(crate) n_equal: usize,
     /// Pairs of residues; gaps do not count.
-    pub(super) n_pairs: usize,
+    pub(crate) n_pairs: usize,
 }
 
 /// What a cell of the matrix holds.
-pub(super) trait Cell: Copy {
+pub(crate) trait Cell: Copy {
     const ZERO: Self;
     const LOWEST: Self;
     fn of(a: u8, b: u8) -> Self;
@@ -126,21 +126,21 @@ impl Cell for i64 {
 }
 
 /// Best local scores of `query` with each of `targets`, in their order. Quickest when neighbours are of one length.
-pub(super) fn scores(query: &[u8], targets: &[&[u8]]) -> Vec<usize> {
+pub(crate) fn scores(query: &[u8], targets: &[&[u8]]) -> Vec<usize> {
     let best =
         targets.chunks(32).flat_map(|some| dispatch::<i16, 32>(query, some).into_iter().take(some.len()));
     best.map(|score| score as usize).collect()
 }
 
 /// Best local alignments of `query` with each of `targets`, in their order.
-pub(super) fn alignments(query: &[u8], targets: &[&[u8]]) -> Vec<Alignment> {
+pub(crate) fn alignments(query: &[u8], targets: &[&[u8]]) -> Vec<Alignment> {
     let best =
         targets.chunks(8).flat_map(|some| dispatch::<i64, 8>(query, some).into_iter().take(some.len()));
     best.map(unpack).collect()
 }
 
 /// The three numbers that a cell of 64 bits holds.
-pub(super) fn unpack(best: i64) -> Alignment {
+pub(crate) fn unpack(best: i64) -> Alignment {
     Alignment {
         score: (best >> 32) as usize,
         n_equal: (best >> 16 & 0xffff) as usize,
@@ -293,7 +293,7 @@ mod tests {
     /// Scores of Biopython's aligner: `tests/golden/make_alignments.py`.
     #[test]
     fn scores_are_those_of_biopython() {
-        for line in include_str!("../../../tests/golden/alignments.tsv").lines() {
+        for line in include_str!("../../tests/golden/alignments.tsv").lines() {
             let [a, b, score] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
             assert_eq!(scores(&encode(a), &[&encode(b)]), [score.parse::<usize>().unwrap()], "{a} {b}");
         }

@@ -6,9 +6,9 @@
 
 use rayon::prelude::*;
 
-use super::align::OTHER;
-use super::complexity::mask;
-use super::diagonal::run;
+use crate::align::OTHER;
+use crate::complexity::mask;
+use crate::diagonal::run;
 
 /// Residues that stand for each other, in the order of [`datasets::residue::LETTERS`]: AST, C, DN, EQ, FY, G, H, IV, KR,
 /// LM, P, W.
@@ -24,31 +24,31 @@ const MOST_WORDS: usize = 1 << 25;
 
 /// Which words of a protein count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Words {
+pub(crate) struct Words {
     /// Places of a word that count, from 0 on.
-    pub(super) places: &'static [usize],
+    pub(crate) places: &'static [usize],
     /// Words of a protein.
-    pub(super) n: usize,
+    pub(crate) n: usize,
     /// Least score of the run without gaps through a word in common.
-    pub(super) run: i32,
+    pub(crate) run: i32,
 }
 
 /// Two proteins, the longer first, and the diagonal of a word in common: its place in the second less that in the
 /// first.
-pub(super) type Seed = (u32, u32, i32);
+pub(crate) type Seed = (u32, u32, i32);
 
 /// Proteins in one piece, numbered from the longest to the shortest, of equal length by their letters: neither the order
 /// of the input nor the number of threads decides who stands for whom.
-pub(super) struct Ranked {
+pub(crate) struct Ranked {
     letters: Vec<u8>,
     begin: Vec<usize>,
     /// Of every number the place in the input.
-    pub(super) places: Vec<u32>,
+    pub(crate) places: Vec<u32>,
 }
 
 impl Ranked {
     /// Ranks proteins, given as letters of [`super::align::encode`].
-    pub(super) fn new<T: AsRef<[u8]> + Sync>(proteins: &[T]) -> Self {
+    pub(crate) fn new<T: AsRef<[u8]> + Sync>(proteins: &[T]) -> Self {
         let mut places: Vec<u32> = (0..proteins.len() as u32).collect();
         let of = |place: u32| proteins[place as usize].as_ref();
         places.par_sort_unstable_by(|&i, &j| {
@@ -63,21 +63,21 @@ impl Ranked {
         Self { letters, begin, places }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 
-    pub(super) fn n_residues(&self) -> usize {
+    pub(crate) fn n_residues(&self) -> usize {
         self.letters.len()
     }
 
-    pub(super) fn of(&self, number: u32) -> &[u8] {
+    pub(crate) fn of(&self, number: u32) -> &[u8] {
         &self.letters[self.begin[number as usize]..self.begin[number as usize + 1]]
     }
 }
 
 /// Pairs of some proteins (ascending numbers) that share a word and a run without gaps through it, sorted.
-pub(super) fn seeds(proteins: &Ranked, some: &[u32], words: &Words) -> Vec<Seed> {
+pub(crate) fn seeds(proteins: &Ranked, some: &[u32], words: &Words) -> Vec<Seed> {
     let n_passes = (some.len() * words.n).div_ceil(MOST_WORDS).max(1) as u64;
     let mut seeds = Vec::new();
     for pass in 0..n_passes {
@@ -170,9 +170,9 @@ fn mix(code: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::encode;
-    use super::super::tests::{mutated, random};
     use super::*;
+    use crate::encode;
+    use crate::tests::{mutated, random};
 
     use std::collections::{BTreeMap, BTreeSet};
 

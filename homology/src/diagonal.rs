@@ -1,6 +1,6 @@
 //! Alignments of two proteins near a diagonal that a word in common has shown.
 
-use super::align::{Alignment, BLOSUM62, Cell, OTHER, unpack};
+use crate::align::{Alignment, BLOSUM62, Cell, OTHER, unpack};
 
 /// Gaps move an alignment at most so far from its diagonal, in residues.
 const REACH: usize = 16;
@@ -31,7 +31,7 @@ fn pair(a: u8, b: u8) -> i64 {
 }
 
 /// Score of the best run without gaps through `a[x]` and `b[y]`.
-pub(super) fn run(a: &[u8], x: usize, b: &[u8], y: usize) -> i32 {
+pub(crate) fn run(a: &[u8], x: usize, b: &[u8], y: usize) -> i32 {
     let right = gain(a[x..].iter().zip(&b[y..]));
     let left = gain(a[..x].iter().rev().zip(b[..y].iter().rev()));
     left + right
@@ -51,7 +51,7 @@ fn gain<'a>(pairs: impl Iterator<Item = (&'a u8, &'a u8)>) -> i32 {
 }
 
 /// The best alignment without gaps on a diagonal, that is of residues `x` of `a` and `x + diagonal` of `b`.
-pub(super) fn ungapped(a: &[u8], b: &[u8], diagonal: i32) -> Alignment {
+pub(crate) fn ungapped(a: &[u8], b: &[u8], diagonal: i32) -> Alignment {
     let a = &a[usize::try_from(-diagonal).unwrap_or(0).min(a.len())..];
     let b = &b[usize::try_from(diagonal).unwrap_or(0).min(b.len())..];
     let (mut best, mut here) = (0, 0);
@@ -63,7 +63,7 @@ pub(super) fn ungapped(a: &[u8], b: &[u8], diagonal: i32) -> Alignment {
 }
 
 /// The best alignment whose pairs of residues `x` of `a` and `y` of `b` have `y − x` within [`REACH`] of the diagonal.
-pub(super) fn banded(a: &[u8], b: &[u8], diagonal: i32) -> Alignment {
+pub(crate) fn banded(a: &[u8], b: &[u8], diagonal: i32) -> Alignment {
     let (open, extend) = (i64::gap(super::align::GAP_OPEN), i64::gap(super::align::GAP_EXTEND));
     // Of the row before, by the distance from the diagonal: the best score that ends there, and that ends in a gap.
     let mut scores = [0; WIDTH + 1];
@@ -97,9 +97,9 @@ pub(super) fn banded(a: &[u8], b: &[u8], diagonal: i32) -> Alignment {
 
 #[cfg(test)]
 mod tests {
-    use super::super::align::{alignments, encode};
-    use super::super::tests::{mutated, random};
     use super::*;
+    use crate::align::{alignments, encode};
+    use crate::tests::{mutated, random};
 
     use datasets::rng;
     use rand::Rng;

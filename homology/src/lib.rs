@@ -12,11 +12,11 @@ mod sketch;
 mod words;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use crate::config::Kinship;
-pub(crate) use align::encode;
+pub use align::encode;
 use align::{Alignment, alignments, scores};
-pub(crate) use cascade::{Cascade, Level};
+pub use cascade::{Cascade, Level};
 use complexity::mask;
 use seed::{Index, Slate, Text};
 use words::Words;
@@ -28,13 +28,49 @@ const K: f64 = 0.041;
 /// Levels before relatives are looked for among the centres: identity of a member and its centre.
 const LEVELS: [f64; 2] = [0.9, 0.5];
 /// Least fraction of the longer of the two that is aligned.
-pub(crate) const LEVEL_COVERAGE: f64 = 0.8;
+pub const LEVEL_COVERAGE: f64 = 0.8;
 
 /// Queries that walk through the index together.
 const TOGETHER: usize = 64;
 
+/// What makes two proteins relatives: an alignment that is significant, alike and long enough, or words in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kinship {
+    /// Highest E-value of the local alignment, in the space of all residues of the tables.
+    pub evalue: f64,
+    /// Least fraction of equal residues among the aligned.
+    pub identity: f64,
+    /// Least fraction of the shorter protein that is aligned.
+    pub coverage: f64,
+    /// How thoroughly alignments are looked for: two words of four residues are similar from this BLOSUM62 score on.
+    /// 13 misses one pair in thirty with E < 1e-3, 16 three in ten, in a quarter of the time (docs/lab-log.md).
+    pub seed_score: i32,
+    /// Residues of a word, 4 to 6.
+    pub kmer: usize,
+    /// Fraction of the words of the protein with fewer that the other has, too: enough by itself.
+    pub containment: f64,
+    /// Up to so many residues in all, every pair of proteins is looked at. Above, only published test proteins are held
+    /// against everything, and a cascade leads to the relatives of the others (docs/data.md).
+    pub exhaustive_residues: u64,
+}
+
+impl Default for Kinship {
+    fn default() -> Self {
+        Self {
+            evalue: 1e-3,
+            identity: 0.3,
+            coverage: 0.5,
+            seed_score: 16,
+            kmer: 5,
+            containment: 0.2,
+            exhaustive_residues: 20_000_000,
+        }
+    }
+}
+
 /// Proteins among which relatives are looked for.
-pub(crate) struct Proteins<'a> {
+pub struct Proteins<'a> {
     rule: &'a Kinship,
     letters: Vec<Vec<u8>>,
     masked: Vec<Vec<u8>>,
@@ -44,7 +80,7 @@ pub(crate) struct Proteins<'a> {
 
 impl<'a> Proteins<'a> {
     /// Prepares normalised sequences.
-    pub(crate) fn new(rule: &'a Kinship, sequences: &[impl AsRef<str> + Sync]) -> Self {
+    pub fn new(rule: &'a Kinship, sequences: &[impl AsRef<str> + Sync]) -> Self {
         let letters: Vec<Vec<u8>> = sequences.par_iter().map(|s| encode(s.as_ref())).collect();
         let n_residues = letters.iter().map(Vec::len).sum::<usize>() as f64;
         let masked: Vec<Vec<u8>> = letters.par_iter().map(|protein| mask(protein)).collect();
@@ -54,7 +90,7 @@ impl<'a> Proteins<'a> {
 
     /// Pairs `(i, j)` of relatives, `i` of `left` and `j` of `right`, sorted; of a pair that is in both sets both ways
     /// only `i < j`. `left` and `right` say of every protein whether it belongs to them.
-    pub(crate) fn relatives(
+    pub fn relatives(
         &self,
         left: impl Fn(usize) -> bool + Sync,
         right: impl Fn(usize) -> bool + Sync,
@@ -98,7 +134,7 @@ impl<'a> Proteins<'a> {
     }
 
     /// Whether all pairs may be looked at.
-    pub(crate) fn is_exhaustive(&self) -> bool {
+    pub fn is_exhaustive(&self) -> bool {
         self.n_residues <= self.rule.exhaustive_residues as f64
     }
 
@@ -107,7 +143,7 @@ impl<'a> Proteins<'a> {
     /// They are all pairs of relatives where the rule allows to look for them. Of more residues they are all relatives
     /// of the proteins that `matters` speaks of, and for the others what a cascade of levels leads to: every protein and
     /// its centre, and relatives among the centres that share a word.
-    pub(crate) fn links(&self, matters: impl Fn(usize) -> bool + Sync) -> Vec<(usize, usize)> {
+    pub fn links(&self, matters: impl Fn(usize) -> bool + Sync) -> Vec<(usize, usize)> {
         if self.is_exhaustive() {
             return self.relatives(|_| true, |_| true);
         }
@@ -129,7 +165,7 @@ impl<'a> Proteins<'a> {
 
     /// Pairs `(i, j)`, `i` of `left` and `j` of `right`, sorted, whose alignment is significant, however far they have
     /// diverged. Everything is aligned with everything: 1,000 proteins with 10,000 of 250 residues take a minute of a core.
-    pub(crate) fn significant(
+    pub fn significant(
         &self,
         left: impl Fn(usize) -> bool + Sync,
         right: impl Fn(usize) -> bool + Sync,
@@ -211,7 +247,7 @@ fn is_new(i: usize, j: usize, left: impl Fn(usize) -> bool, right: impl Fn(usize
 }
 
 /// Connected components of `n` proteins under pairs: per protein the smallest index of its component.
-pub(crate) fn components(n: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
+pub fn components(n: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..n).collect();
     fn root(parent: &mut [usize], mut i: usize) -> usize {
         while parent[i] != i {
@@ -246,11 +282,11 @@ mod tests {
         exhaustive_residues: u64::MAX,
     };
 
-    pub(super) fn random(rng: &mut impl Rng, length: usize) -> String {
+    pub(crate) fn random(rng: &mut impl Rng, length: usize) -> String {
         (0..length).map(|_| datasets::residue::LETTERS[(rng.next_u32() % 20) as usize] as char).collect()
     }
 
-    pub(super) fn mutated(rng: &mut impl Rng, sequence: &str, identity: f64) -> String {
+    pub(crate) fn mutated(rng: &mut impl Rng, sequence: &str, identity: f64) -> String {
         let keep = (identity * f64::from(u32::MAX)) as u32;
         let mut letter = |l| if rng.next_u32() < keep { String::from(l) } else { random(rng, 1) };
         sequence.chars().map(&mut letter).collect()

@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::align::OTHER;
-use super::is_new;
+use crate::align::OTHER;
+use crate::is_new;
 
 /// Pairs must share at least this many words, however short the proteins: fewer are chance.
 const LEAST_SHARED: u32 = 4;
@@ -17,7 +17,7 @@ const MOST_COMMON_FRACTION: usize = 50;
 /// The informative words of a set of proteins. They are counted once and made again when they are asked for: with all of
 /// them in memory a protein would take five bytes a residue.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(crate) struct Words {
     k: usize,
     /// Whether a word says nothing.
     is_common: Vec<bool>,
@@ -27,7 +27,7 @@ pub(super) struct Words {
 
 impl Words {
     /// Words of `k` standard residues (4 to 6) of every protein, given masked.
-    pub(super) fn new(masked: &[Vec<u8>], k: usize) -> Self {
+    pub(crate) fn new(masked: &[Vec<u8>], k: usize) -> Self {
         let n_words = 20_usize.pow(k as u32);
         let mut count = vec![0_u32; n_words];
         for word in masked.iter().flat_map(|protein| words(protein, k)) {
@@ -49,7 +49,7 @@ impl Words {
 
     /// Pairs `(i, j)` that share this fraction of the words of the one with fewer, as [`super::Proteins::relatives`]
     /// gives them.
-    pub(super) fn pairs(
+    pub(crate) fn pairs(
         &self,
         masked: &[Vec<u8>],
         left: impl Fn(usize) -> bool + Sync,
@@ -124,9 +124,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    use crate::homology::align::encode;
-    use crate::homology::complexity::mask;
-    use crate::homology::tests::{mutated, random};
+    use crate::align::encode;
+    use crate::complexity::mask;
+    use crate::tests::{mutated, random};
     use datasets::rng;
 
     #[test]

@@ -1,8 +1,8 @@
 //! Which proteins are worth an alignment: two similar words on one diagonal, then a good run without gaps (Altschul et
 //! al. 1997).
 
-use super::align::{BLOSUM62, OTHER};
-use super::diagonal::run;
+use crate::align::{BLOSUM62, OTHER};
+use crate::diagonal::run;
 
 /// Residues of a word.
 const WORD: usize = 4;
@@ -18,7 +18,7 @@ const BLOCK: usize = 1 << 18;
 type Hit = (u32, u32);
 
 /// The words of some proteins, found by what they are.
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Two words are similar from this score on.
     similar: i32,
     blocks: Vec<Block>,
@@ -36,14 +36,14 @@ struct Block {
 
 /// A protein, and the same with its low complexity masked, where words begin nothing.
 #[derive(Clone, Copy)]
-pub(super) struct Text<'a> {
-    pub(super) letters: &'a [u8],
-    pub(super) masked: &'a [u8],
+pub(crate) struct Text<'a> {
+    pub(crate) letters: &'a [u8],
+    pub(crate) masked: &'a [u8],
 }
 
 /// What a search writes on, used again and again.
 #[derive(Default)]
-pub(super) struct Slate {
+pub(crate) struct Slate {
     /// Per diagonal: where the last hit was, above the mark of the query.
     last: Vec<u32>,
     mark: u32,
@@ -53,7 +53,7 @@ pub(super) struct Slate {
 
 impl Index {
     /// Indexes proteins, given with their numbers.
-    pub(super) fn new<'a>(similar: i32, proteins: impl Iterator<Item = (usize, Text<'a>)>) -> Self {
+    pub(crate) fn new<'a>(similar: i32, proteins: impl Iterator<Item = (usize, Text<'a>)>) -> Self {
         let (mut blocks, mut some) = (Vec::new(), Vec::new());
         let mut length = 0;
         for protein in proteins {
@@ -71,7 +71,7 @@ impl Index {
     }
 
     /// Proteins worth an alignment, for each of some queries, in no special order.
-    pub(super) fn candidates(&self, queries: &[Text<'_>], slate: &mut Slate) -> Vec<Vec<usize>> {
+    pub(crate) fn candidates(&self, queries: &[Text<'_>], slate: &mut Slate) -> Vec<Vec<usize>> {
         let hits: Vec<Vec<Hit>> = queries.iter().map(|q| similar_words(q.masked, self.similar)).collect();
         let mut candidates = vec![Vec::new(); queries.len()];
         for block in &self.blocks {
