@@ -198,6 +198,9 @@ enum Predict {
         /// Folder of a run or of a model; several predict together
         #[arg(long, value_name = "DIR", required = true)]
         model: Vec<PathBuf>,
+        /// Vectors of these proteins, for a model that was trained with `ss.vectors`
+        #[arg(long, value_name = "FILE")]
+        vectors: Option<PathBuf>,
         /// Where to write the predictions
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
@@ -455,8 +458,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Embed { input, tables, model, out, numbers } => {
             language::embed(input.as_deref(), tables.as_deref(), &model, &out, numbers).map_err(Failure::Work)
         }
-        Command::Predict { what: Predict::Ss { input, model, out, format, q8, q3, backwards } } => {
-            let options = predict::Options { models: model, format, q8, q3, backwards };
+        Command::Predict { what: Predict::Ss { input, model, vectors, out, format, q8, q3, backwards } } => {
+            let options = predict::Options { models: model, vectors, format, q8, q3, backwards };
             predict::ss(&input, &out, &options).map_err(Failure::Work)
         }
         Command::Import { what: Import::Ss { checkpoint, alphabet, rename, reversed, out } } => {

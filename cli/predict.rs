@@ -71,6 +71,7 @@ pub(crate) fn q3() -> impl TypedValueParser<Value = Q3> {
 /// What is asked of `peptalk predict ss`.
 pub(crate) struct Options {
     pub(crate) models: Vec<PathBuf>,
+    pub(crate) vectors: Option<PathBuf>,
     pub(crate) format: Format,
     pub(crate) q8: Q8,
     pub(crate) q3: Q3,
@@ -83,7 +84,7 @@ pub(crate) struct Options {
 /// When a model or the file cannot be read, or the result not be written.
 pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
     let folders: Vec<PathBuf> = options.models.iter().map(|folder| model_in(folder)).collect();
-    let predictor = Predictor::load(&folders)?;
+    let predictor = Predictor::load(&folders, options.vectors.as_deref())?;
     let priors = Priors::load(folders.first().context("no model to predict with")?)?;
     let decoder = Decoder { q8: options.q8, q3: options.q3, priors };
     let notes = match options.format {

@@ -51,7 +51,10 @@ impl Training {
             Self::Ss => seat.stage("ss", recipe.ss.as_ref(), train::ss::run, |ss| {
                 let teachers = ss.distil.iter().flat_map(|distil| &distil.teachers).enumerate();
                 let teachers = teachers.map(|(at, teacher)| (format!("teacher-{at}"), teacher));
-                teachers.chain(ss.encoder.iter().map(|path| ("encoder".to_owned(), path))).collect()
+                let beside = [("encoder", &ss.encoder), ("vectors", &ss.vectors)];
+                let beside =
+                    beside.into_iter().filter_map(|(name, path)| Some((name.to_owned(), path.as_ref()?)));
+                teachers.chain(beside).collect()
             }),
             Self::Contact => seat.stage("contact", recipe.contact.as_ref(), train::contact::run, |_| vec![]),
             Self::Encoder => seat.stage("encoder", recipe.encoder.as_ref(), train::encoder::run, |_| vec![]),

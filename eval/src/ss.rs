@@ -24,7 +24,7 @@ use crate::report::{Chart, Dataset, Results, Row, Sample};
 use crate::{Comparison, Kind};
 
 pub use decode::{Decoder, Priors, Q3, Q8, smooth};
-pub use model::{FrozenEncoder, SsModel};
+pub use model::{Beside, FrozenEncoder, SsModel};
 pub use predict::{Posterior, Predictor, predict};
 
 /// Bins of the reliability plot.
@@ -142,7 +142,7 @@ pub fn score(records: &[SsRecord], predictions: &[Prediction]) -> Scores {
 /// # Errors
 /// When a model or a table cannot be read, or nothing is held out.
 pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
-    let predictor = Predictor::load(folders)?;
+    let predictor = Predictor::load(folders, None)?;
     let records = SsRecord::read(tables)?;
     let priors = priors(&predictor, folders, &records)?;
     let train: Vec<&SsRecord> = records.iter().filter(|r| r.split == Split::Train).collect();

@@ -241,8 +241,9 @@ impl Lock {
     pub fn take(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let path = folder.join(LOCK);
+        let is_run = || [LOCK, BEGUN, DONE].iter().any(|name| folder.join(name).exists());
         ensure!(
-            path.exists() || fs::read_dir(folder)?.next().is_none(),
+            is_run() || fs::read_dir(folder)?.next().is_none(),
             "{} holds files, but no earlier run\nhint: give a new or empty folder as --out",
             folder.display()
         );
@@ -404,6 +405,8 @@ mod tests {
         assert!(Lock::take(&run).unwrap_err().to_string().contains("another run works in"));
         drop(first);
         fs::write(run.join("done.json"), "").unwrap();
+        Lock::take(&run).unwrap();
+        fs::remove_file(run.join(LOCK)).unwrap(); // as in a copy without hidden files
         Lock::take(&run).unwrap();
     }
 

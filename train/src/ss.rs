@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use datasets::residue::{MASK, N_TOKENS, PAD};
 use datasets::sampler::{Budget, Sampler};
@@ -15,7 +15,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use eval::ss::{Decoder, FrozenEncoder, Priors, Q3, Q8, SsModel, score};
+use eval::embeddings::VectorFile;
+use eval::ss::{Beside, Decoder, FrozenEncoder, Priors, Q3, Q8, SsModel, score};
 
 use crate::checkpoint::Checkpoint;
 use crate::ema::Ema;
@@ -61,6 +62,10 @@ pub struct Config {
     /// Where the encoder's vectors are kept on disk; without it they are computed anew in each run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<eval::embeddings::Config>,
+    /// In place of an encoder: a file of vectors, one a residue, such as a PSSM or the embeddings of a model that is not run
+    /// here (`eval::embeddings::VectorFile` says how it is written), relative to the stage's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<PathBuf>,
     /// Teachers, whose knowledge one model takes over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distil: Option<Distil>,
@@ -161,16 +166,9 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let seed = config.seed;
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
     fs_err::create_dir_all(out)?; // the paths of the settings begin here
-    let mut encoder = config.encoder.as_ref().map(|path| FrozenEncoder::load(out, path)).transpose()?;
-    match &mut encoder {
-        Some(encoder) => encoder.remember(out, config.embeddings.as_ref())?,
-        None => ensure!(
-            config.embeddings.is_none(),
-            "ss: embeddings are kept of an encoder, and there is none\nhint: set ss.encoder"
-        ),
-    }
-    let features = encoder.as_ref().map_or(0, FrozenEncoder::width);
-    let model = SsModel::new(BiLstmCrf::new(config.model.resolve(features)?, weights)?, encoder)?;
+    let beside = beside(config, out)?;
+    let features = beside.as_ref().map_or(0, Beside::width);
+    let model = SsModel::new(BiLstmCrf::new(config.model.resolve(features)?, weights)?, beside)?;
     let params = model.params();
     let relaxed: usize = train.iter_mut().map(|record| model.head.lattice().relax(&mut record.sets)).sum();
     if relaxed > 0 {
@@ -270,6 +268,26 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         log.advance(step);
     }
     log.finish()
+}
+
+/// What the model reads beside the residues.
+fn beside(config: &Config, out: &Path) -> Result<Option<Beside>> {
+    ensure!(
+        config.encoder.is_some() || config.embeddings.is_none(),
+        "ss: embeddings are kept of an encoder, and there is none\nhint: set ss.encoder"
+    );
+    match (&config.encoder, &config.vectors) {
+        (Some(_), Some(_)) => {
+            bail!("ss: an encoder and vectors are two\nhint: leave out ss.encoder or ss.vectors")
+        }
+        (Some(encoder), None) => {
+            let mut encoder = FrozenEncoder::load(out, encoder)?;
+            encoder.remember(out, config.embeddings.as_ref())?;
+            Ok(Some(Beside::Encoder(encoder.into())))
+        }
+        (None, Some(vectors)) => Ok(Some(Beside::Vectors(VectorFile::open(&out.join(vectors))?.into()))),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The models that [`Distil`] names.

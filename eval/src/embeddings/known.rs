@@ -1,4 +1,4 @@
-//! What an encoder said of proteins, in memory and, where a folder is given, on disk.
+//! The vectors of proteins that were asked for lately, in memory and, where a folder is given, on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use models::llm::Encoder;
 
-use super::{Cache, Config, encode};
+use super::{Cache, Config};
 
 /// Memory for vectors, bytes.
 const MEMORY: usize = 1 << 30;
@@ -35,12 +35,16 @@ impl Known {
         Ok(())
     }
 
-    /// The vectors of each of some proteins, `[L, E]` flat. A protein's do not depend on the others, so what is known needs
-    /// no encoding.
+    /// The vectors of each of some proteins, `[L, E]` flat. A protein's do not depend on the others, so only those that are
+    /// not known are asked for; `say` gives theirs, in order.
     ///
     /// # Errors
-    /// What the encoder or the disk says.
-    pub fn vectors(&mut self, encoder: &Encoder, proteins: &[&str]) -> Result<Vec<Arc<[f32]>>> {
+    /// What `say` or the disk says.
+    pub fn vectors(
+        &mut self,
+        proteins: &[&str],
+        say: impl FnOnce(&[&str]) -> Result<Vec<Vec<f32>>>,
+    ) -> Result<Vec<Arc<[f32]>>> {
         let mut missing: BTreeSet<&str> = BTreeSet::new();
         for &protein in proteins {
             if let Some((protein, vectors)) = self.before.remove_entry(protein) {
@@ -55,7 +59,7 @@ impl Known {
             }
         }
         let missing: Vec<&str> = missing.into_iter().collect();
-        for (protein, vectors) in missing.iter().zip(encode(encoder, &missing)?) {
+        for (protein, vectors) in missing.iter().zip(say(&missing)?) {
             let vectors = match &mut self.disk {
                 Some(disk) => disk.put(protein, &vectors)?,
                 None => vectors,

@@ -11,6 +11,7 @@
 //! | `numbers` | `f32`, `f16` or `bf16` |
 //! | `vectors` | L · E numbers, little-endian, residue by residue (`numpy.frombuffer`) |
 
+mod file;
 mod known;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use sha2::{Digest, Sha256};
 
 use crate::batch::in_batches;
 
+pub use file::VectorFile;
 pub use known::Known;
 
 /// Bytes of vectors after which a part is written.
@@ -69,6 +71,10 @@ impl Numbers {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
         }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::F32, Self::F16, Self::Bf16].into_iter().find(|numbers| numbers.name() == name)
     }
 
     fn encode(self, x: &[f32]) -> Vec<u8> {
@@ -105,9 +111,99 @@ pub struct Config {
 /// Where a protein lies.
 #[derive(Debug, Clone, Copy)]
 struct Spot {
-    part: usize,
+    file: usize,
     group: usize,
     row: usize,
+}
+
+/// Vectors of proteins in Parquet files, all of one width and kind.
+#[derive(Default)]
+struct Files {
+    /// Width and kind: what was asked for, or what the first row has.
+    kind: Option<(usize, Numbers)>,
+    paths: Vec<PathBuf>,
+    index: BTreeMap<Key, Spot>,
+}
+
+impl Files {
+    /// Reads the keys of a file.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path)?.into_file())?;
+        let groups: Vec<usize> =
+            builder.metadata().row_groups().iter().map(|group| group.num_rows() as usize).collect();
+        let columns =
+            ProjectionMask::columns(builder.parquet_schema(), ["sequence_sha256", "width", "numbers"]);
+        let places = groups.iter().enumerate().flat_map(|(group, &n)| (0..n).map(move |row| (group, row)));
+        let mut places = places.collect::<Vec<_>>().into_iter();
+        for batch in builder.with_projection(columns).build()? {
+            let batch = batch?;
+            let keys = column(&batch, "sequence_sha256")?
+                .as_fixed_size_binary_opt()
+                .context("keys of another type than 32 bytes")?;
+            let widths = column(&batch, "width")?
+                .as_primitive_opt::<UInt32Type>()
+                .context("widths of another type than unsigned 32 bits")?;
+            let numbers =
+                column(&batch, "numbers")?.as_string_opt::<i32>().context("numbers of another type")?;
+            for at in 0..batch.num_rows() {
+                let name = numbers.value(at);
+                let numbers = Numbers::named(name).with_context(|| format!("it holds numbers of {name}"))?;
+                let here = (widths.value(at) as usize, numbers);
+                let wanted = *self.kind.get_or_insert(here);
+                ensure!(
+                    here == wanted,
+                    "it holds vectors of {} {name}, expected {} {}",
+                    here.0,
+                    wanted.0,
+                    wanted.1.name()
+                );
+                let key: Key = keys.value(at).try_into().context("a key that is no SHA-256")?;
+                let (group, row) = places.next().context("more rows than its footer says")?;
+                self.index.insert(key, Spot { file: self.paths.len(), group, row });
+            }
+        }
+        self.paths.push(path.to_owned());
+        Ok(())
+    }
+
+    /// The vectors of a protein, `[L, E]` flat, if they are known.
+    fn get(&self, sequence: &str) -> Result<Option<Vec<f32>>> {
+        let Some(&spot) = self.index.get(&key(sequence)) else { return Ok(None) };
+        let path = &self.paths[spot.file];
+        let vectors = self.read(path, spot, sequence.len());
+        vectors.map(Some).with_context(|| format!("the embeddings {}", path.display()))
+    }
+
+    fn read(&self, path: &Path, spot: Spot, n_residues: usize) -> Result<Vec<f32>> {
+        let (width, numbers) = self.kind.context("nothing was read")?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path)?.into_file())?;
+        let columns = ProjectionMask::columns(builder.parquet_schema(), ["vectors"]);
+        let mut before = 0;
+        for batch in builder.with_row_groups(vec![spot.group]).with_projection(columns).build()? {
+            let batch = batch?;
+            if spot.row < before + batch.num_rows() {
+                let vectors =
+                    column(&batch, "vectors")?.as_binary_opt::<i32>().context("vectors of another type")?;
+                let found = numbers.decode(vectors.value(spot.row - before));
+                let (got, want) = (found.len(), n_residues * width);
+                ensure!(got == want, "{got} numbers for {n_residues} residues of {width}");
+                return Ok(found);
+            }
+            before += batch.num_rows();
+        }
+        bail!("row {} of group {} is not there", spot.row, spot.group)
+    }
+}
+
+/// The Parquet files of a folder, by name.
+fn parquet_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = vec![];
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        paths.extend(path.extension().is_some_and(|e| e == "parquet").then_some(path));
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// The vectors that one encoder gave.
@@ -115,8 +211,7 @@ pub struct Cache {
     folder: PathBuf,
     numbers: Numbers,
     width: usize,
-    parts: Vec<PathBuf>,
-    index: BTreeMap<Key, Spot>,
+    parts: Files,
     waiting: BTreeMap<Key, Vec<u8>>,
     waiting_bytes: usize,
 }
@@ -129,27 +224,14 @@ impl Cache {
     pub fn open(root: &Path, encoder: &Encoder, numbers: Numbers) -> Result<Self> {
         let folder = root.join(format!("{}-{}", fingerprint(encoder)?, numbers.name()));
         fs::create_dir_all(&folder)?;
-        let mut parts: Vec<PathBuf> = vec![];
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            parts.extend(path.extension().is_some_and(|e| e == "parquet").then_some(path));
-        }
-        parts.sort();
-        let mut cache = Self {
-            folder,
-            numbers,
-            width: encoder.hidden_size(),
-            parts: vec![],
-            index: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            waiting_bytes: 0,
-        };
-        for path in parts {
-            cache.add_part(&path).with_context(|| {
+        let width = encoder.hidden_size();
+        let mut parts = Files { kind: Some((width, numbers)), ..Files::default() };
+        for path in parquet_in(&folder)? {
+            parts.add(&path).with_context(|| {
                 format!("the embeddings {}\nhint: remove this file, it is made again", path.display())
             })?;
         }
-        Ok(cache)
+        Ok(Self { folder, numbers, width, parts, waiting: BTreeMap::new(), waiting_bytes: 0 })
     }
 
     /// Where its parts lie.
@@ -159,7 +241,7 @@ impl Cache {
 
     /// Number of proteins.
     pub fn len(&self) -> usize {
-        self.index.len() + self.waiting.len()
+        self.parts.index.len() + self.waiting.len()
     }
 
     /// Whether it holds none.
@@ -167,75 +249,15 @@ impl Cache {
         self.len() == 0
     }
 
-    /// Reads the keys of a part.
-    fn add_part(&mut self, path: &Path) -> Result<()> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path)?.into_file())?;
-        let groups: Vec<usize> =
-            builder.metadata().row_groups().iter().map(|group| group.num_rows() as usize).collect();
-        let columns =
-            ProjectionMask::columns(builder.parquet_schema(), ["sequence_sha256", "width", "numbers"]);
-        let places = groups.iter().enumerate().flat_map(|(group, &n)| (0..n).map(move |row| (group, row)));
-        let mut places = places.collect::<Vec<_>>().into_iter();
-        for batch in builder.with_projection(columns).build()? {
-            let batch = batch?;
-            let keys = column(&batch, "sequence_sha256")?
-                .as_fixed_size_binary_opt()
-                .context("keys of another type")?;
-            let widths = column(&batch, "width")?
-                .as_primitive_opt::<UInt32Type>()
-                .context("widths of another type")?;
-            let numbers =
-                column(&batch, "numbers")?.as_string_opt::<i32>().context("numbers of another type")?;
-            for at in 0..batch.num_rows() {
-                ensure!(
-                    widths.value(at) as usize == self.width && numbers.value(at) == self.numbers.name(),
-                    "it holds vectors of {} {}, expected {} {}",
-                    widths.value(at),
-                    numbers.value(at),
-                    self.width,
-                    self.numbers.name()
-                );
-                let key: Key = keys.value(at).try_into().context("a key that is no SHA-256")?;
-                let (group, row) = places.next().context("more rows than its footer says")?;
-                self.index.insert(key, Spot { part: self.parts.len(), group, row });
-            }
-        }
-        self.parts.push(path.to_owned());
-        Ok(())
-    }
-
     /// The vectors of a protein, `[L, E]` flat, if they are known.
     ///
     /// # Errors
     /// Names a part that cannot be read.
     pub fn get(&self, sequence: &str) -> Result<Option<Vec<f32>>> {
-        let key = key(sequence);
-        if let Some(bytes) = self.waiting.get(&key) {
-            return Ok(Some(self.numbers.decode(bytes)));
+        match self.waiting.get(&key(sequence)) {
+            Some(bytes) => Ok(Some(self.numbers.decode(bytes))),
+            None => self.parts.get(sequence),
         }
-        let Some(&spot) = self.index.get(&key) else { return Ok(None) };
-        let path = &self.parts[spot.part];
-        let vectors = self.read(path, spot, sequence.len());
-        vectors.map(Some).with_context(|| format!("the embeddings {}", path.display()))
-    }
-
-    fn read(&self, path: &Path, spot: Spot, n_residues: usize) -> Result<Vec<f32>> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path)?.into_file())?;
-        let columns = ProjectionMask::columns(builder.parquet_schema(), ["vectors"]);
-        let mut before = 0;
-        for batch in builder.with_row_groups(vec![spot.group]).with_projection(columns).build()? {
-            let batch = batch?;
-            if spot.row < before + batch.num_rows() {
-                let vectors =
-                    column(&batch, "vectors")?.as_binary_opt::<i32>().context("vectors of another type")?;
-                let found = self.numbers.decode(vectors.value(spot.row - before));
-                let (got, want) = (found.len(), n_residues * self.width);
-                ensure!(got == want, "{got} numbers for {n_residues} residues of {}", self.width);
-                return Ok(found);
-            }
-            before += batch.num_rows();
-        }
-        bail!("row {} of group {} is not there", spot.row, spot.group)
     }
 
     /// Keeps the vectors of a protein, `[L, E]` flat, and gives them back as they will be read.
@@ -270,12 +292,12 @@ impl Cache {
         }
         // Not a number that another process took meanwhile.
         let free = |n: &usize| !self.folder.join(format!("part-{n:05}.parquet")).exists();
-        let number = (self.parts.len()..).find(free).context("no free number for a part")?;
+        let number = (self.parts.paths.len()..).find(free).context("no free number for a part")?;
         let path = self.folder.join(format!("part-{number:05}.parquet"));
         let rows: Vec<(Key, Vec<u8>)> = std::mem::take(&mut self.waiting).into_iter().collect();
         self.waiting_bytes = 0;
         self.write(&path, &rows).with_context(|| format!("writing the embeddings {}", path.display()))?;
-        self.add_part(&path)
+        self.parts.add(&path)
     }
 
     fn write(&self, path: &Path, rows: &[(Key, Vec<u8>)]) -> Result<()> {
@@ -337,6 +359,11 @@ fn key(sequence: &str) -> Key {
     Sha256::digest(sequence.as_bytes()).into()
 }
 
+/// The key of a protein in lower-case hexadecimal digits.
+pub(crate) fn hex(protein: &str) -> String {
+    key(protein).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A hash of all that decides an encoder's vectors, 16 hexadecimal digits.
 fn fingerprint(encoder: &Encoder) -> Result<String> {
     let mut hash = Sha256::new();
@@ -374,7 +401,7 @@ pub fn fill(cache: &mut Cache, encoder: &Encoder, sequences: &[&str]) -> Result<
     let mut taken = std::collections::BTreeSet::new();
     for &sequence in sequences {
         let key = key(sequence);
-        let is_known = || cache.index.contains_key(&key) || cache.waiting.contains_key(&key);
+        let is_known = || cache.parts.index.contains_key(&key) || cache.waiting.contains_key(&key);
         if sequence.len() > most {
             account.too_long += 1;
         } else if is_known() || !taken.insert(key) {
@@ -505,7 +532,7 @@ mod tests {
         let param = other.params().iter().next().unwrap();
         param.update(|x| x[0] += 1e-3).unwrap();
         assert!(Cache::open(root.path(), &other, Numbers::F32).unwrap().is_empty());
-        let path = Cache::open(root.path(), &encoder, Numbers::F32).unwrap().parts[0].clone();
+        let path = Cache::open(root.path(), &encoder, Numbers::F32).unwrap().parts.paths[0].clone();
         let bytes = fs::read(&path).unwrap();
         for broken in [&bytes[..bytes.len() / 2], b"PAR1", b""] {
             fs::write(&path, broken).unwrap();

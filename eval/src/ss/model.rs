@@ -1,4 +1,4 @@
-//! A model of secondary structure and, where it reads one, the frozen protein encoder.
+//! A model of secondary structure with what it reads beside the residues: a frozen protein encoder, or a file of vectors.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,17 +12,25 @@ use models::{Params, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::embeddings::{self, Known, open_encoder};
+use crate::embeddings::{self, Known, VectorFile, open_encoder};
 use crate::hub::{self, Place};
 
-/// Beside the weights: where the encoder is.
+/// Beside the weights: where the encoder or the vectors are.
 const PARTS: &str = "encoder.json";
 
 /// A BiLSTM-CRF with what it reads beside the residues.
 pub struct SsModel {
     /// The part that is trained.
     pub head: BiLstmCrf,
-    encoder: Option<FrozenEncoder>,
+    beside: Option<Beside>,
+}
+
+/// Vectors of the residues that are not learnt here.
+pub enum Beside {
+    /// What an encoder says.
+    Encoder(Box<FrozenEncoder>),
+    /// What a file holds.
+    Vectors(Box<VectorFile>),
 }
 
 /// An encoder whose weights stay as they are.
@@ -33,55 +41,78 @@ pub struct FrozenEncoder {
     known: Option<Mutex<Known>>,
 }
 
-/// The encoder as [`hub::locate`] finds it from the model's folder.
+/// What is read, by the way there from the model's folder; of an encoder as [`hub::locate`] understands it.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Parts {
-    encoder: PathBuf,
+#[serde(rename_all = "lowercase")]
+enum Parts {
+    Encoder(PathBuf),
+    Vectors(PathBuf),
 }
 
 impl SsModel {
     /// # Errors
-    /// When the head was made for another encoder.
-    pub fn new(head: BiLstmCrf, encoder: Option<FrozenEncoder>) -> Result<Self> {
-        let (wants, has) = (head.config().features, encoder.as_ref().map_or(0, FrozenEncoder::width));
+    /// When the head was made for vectors of another width.
+    pub fn new(head: BiLstmCrf, beside: Option<Beside>) -> Result<Self> {
+        let (wants, has) = (head.config().features, beside.as_ref().map_or(0, Beside::width));
         ensure!(
             wants == has,
-            "a model that reads {wants} features a residue cannot read an encoder of {has}"
+            "a model that reads {wants} numbers a residue beside the letters cannot read {has}"
         );
-        Ok(Self { head, encoder })
+        Ok(Self { head, beside })
     }
 
-    /// Reads a model folder, and the encoder that it names.
+    /// Reads a model folder, and the encoder or the vectors that it names.
     ///
     /// # Errors
     /// Names the file that is missing or does not fit.
     pub fn load(folder: &Path) -> Result<Self> {
+        Self::load_with(folder, None)
+    }
+
+    /// As [`SsModel::load`], with another file of vectors in the place of the one that the model was trained with.
+    ///
+    /// # Errors
+    /// Also when the model reads no vectors.
+    pub fn load_with(folder: &Path, vectors: Option<&Path>) -> Result<Self> {
         let head =
             BiLstmCrf::load(folder).with_context(|| format!("loading the model {}", folder.display()))?;
-        let encoder = match head.config().features {
+        let beside = match head.config().features {
             0 => None,
             _ => {
                 let text = fs_err::read_to_string(folder.join(PARTS))?;
-                let parts: Parts = serde_json::from_str(&text)
+                let parts = serde_json::from_str(&text)
                     .with_context(|| format!("{} names no encoder", folder.join(PARTS).display()))?;
-                Some(FrozenEncoder::load(folder, &parts.encoder)?)
+                Some(match parts {
+                    Parts::Encoder(encoder) => Beside::Encoder(FrozenEncoder::load(folder, &encoder)?.into()),
+                    Parts::Vectors(trained) => {
+                        let trained = folder.join(trained);
+                        Beside::Vectors(VectorFile::open(vectors.unwrap_or(&trained))?.into())
+                    }
+                })
             }
         };
-        Self::new(head, encoder)
+        ensure!(
+            vectors.is_none() || matches!(beside, Some(Beside::Vectors(_))),
+            "the model {} reads no vectors\nhint: leave --vectors out",
+            folder.display()
+        );
+        Self::new(head, beside)
     }
 
-    /// Writes the weights and where the encoder is. `folder` may be a temporary one beside the final place.
+    /// Writes the weights and where the encoder or the vectors are. `folder` may be a temporary one beside the final place.
     ///
     /// # Errors
     /// Names the file that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
         self.head.save(folder)?;
-        if let Some(FrozenEncoder { place, .. }) = &self.encoder {
-            let parts = Parts { encoder: place.name_from(folder)? };
-            fs_err::write(folder.join(PARTS), serde_json::to_string_pretty(&parts)? + "\n")?;
-        }
-        Ok(())
+        let parts = match &self.beside {
+            None => return Ok(()),
+            Some(Beside::Encoder(encoder)) => Parts::Encoder(encoder.place.name_from(folder)?),
+            Some(Beside::Vectors(file)) => {
+                Parts::Vectors(Place { path: file.path().to_owned(), hub: None }.name_from(folder)?)
+            }
+        };
+        Ok(fs_err::write(folder.join(PARTS), serde_json::to_string_pretty(&parts)? + "\n")?)
     }
 
     /// The weights that are trained.
@@ -105,11 +136,38 @@ impl SsModel {
         rng: Option<&mut ChaCha8Rng>,
     ) -> Result<SsOutput> {
         let padding = Padding::new(sequences.iter().map(|s| s.len()).collect())?;
-        let features = match &self.encoder {
-            Some(encoder) => Some(encoder.features(sequences, &padding, self.head.config().reversed)?),
+        let features = match &self.beside {
+            Some(beside) => Some(beside.features(sequences, &padding, self.head.config().reversed)?),
             None => None,
         };
         Ok(self.head.forward(tape, tokens, features.as_ref(), padding.lengths(), rng)?)
+    }
+}
+
+impl Beside {
+    /// Numbers a residue.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Encoder(encoder) => encoder.width(),
+            Self::Vectors(file) => file.width(),
+        }
+    }
+
+    /// Vectors of all residues, in the direction of the batch.
+    ///
+    /// # Shapes
+    /// B sequences → `[B, L, E]`, zeros at padding
+    fn features(&self, sequences: &[&str], padding: &Padding, reversed: bool) -> Result<Tensor> {
+        let width = self.width();
+        let mut rows = match self {
+            Self::Encoder(encoder) => encoder.vectors(sequences)?,
+            Self::Vectors(file) => file.vectors(sequences)?.iter().map(|vectors| vectors.to_vec()).collect(),
+        };
+        if reversed {
+            rows.iter_mut().for_each(|row| *row = row.chunks(width).rev().flatten().copied().collect());
+        }
+        let all = padding.pad(rows.iter().map(Vec::as_slice), width, 0.0)?;
+        Ok(all.reshape((sequences.len(), (), width))?)
     }
 }
 
@@ -141,22 +199,18 @@ impl FrozenEncoder {
         self.encoder.hidden_size()
     }
 
-    /// Vectors of all residues, in the direction of the batch. A chain beyond the encoder's limit is read in windows that
-    /// overlap by half; a residue takes its vector from the window whose middle is nearest.
-    ///
-    /// # Shapes
-    /// B sequences → `[B, L, E]`, zeros at padding
-    fn features(&self, sequences: &[&str], padding: &Padding, reversed: bool) -> Result<Tensor> {
+    /// Vectors of all residues of some proteins, `[L, E]` flat each. A chain beyond the encoder's limit is read in windows
+    /// that overlap by half; a residue takes its vector from the window whose middle is nearest.
+    fn vectors(&self, sequences: &[&str]) -> Result<Vec<Vec<f32>>> {
         let most = self.encoder.max_residues().max(1);
         let windows: Vec<Vec<(usize, usize)>> = sequences.iter().map(|s| windows(s.len(), most)).collect();
         let pieces =
             sequences.iter().zip(&windows).flat_map(|(s, of)| of.iter().map(|&(from, to)| &s[from..to]));
         let pieces: Vec<&str> = pieces.collect();
+        let encode = |pieces: &[&str]| embeddings::encode(&self.encoder, pieces);
         let said = match &self.known {
-            Some(known) => {
-                known.lock().unwrap_or_else(PoisonError::into_inner).vectors(&self.encoder, &pieces)?
-            }
-            None => embeddings::encode(&self.encoder, &pieces)?.into_iter().map(Arc::from).collect(),
+            Some(known) => known.lock().unwrap_or_else(PoisonError::into_inner).vectors(&pieces, encode)?,
+            None => encode(&pieces)?.into_iter().map(Arc::from).collect(),
         };
         let mut said = said.into_iter();
         let width = self.width();
@@ -168,13 +222,9 @@ impl FrozenEncoder {
             {
                 row.extend_from_slice(&vectors[(own.start - from) * width..(own.end - from) * width]);
             }
-            if reversed {
-                row = row.chunks(width).rev().flatten().copied().collect();
-            }
             rows.push(row);
         }
-        let all = padding.pad(rows.iter().map(Vec::as_slice), width, 0.0)?;
-        Ok(all.reshape((sequences.len(), (), width))?)
+        Ok(rows)
     }
 }
 
@@ -242,7 +292,7 @@ mod tests {
         saved_encoder(&place.path().join("esm"), 40);
         for reversed in [false, true] {
             let encoder = FrozenEncoder::load(place.path(), Path::new("esm")).unwrap();
-            let model = SsModel::new(head(12, reversed), Some(encoder)).unwrap();
+            let model = SsModel::new(head(12, reversed), Some(Beside::Encoder(encoder.into()))).unwrap();
             model.save(&place.path().join("model")).unwrap();
             let model = SsModel::load(&place.path().join("model")).unwrap();
             let texts = ["MKTAYIAKQRQISFVKSHFSR", "GGDWECLNPH", "W"];
@@ -262,15 +312,50 @@ mod tests {
         saved_encoder(place.path(), 12);
         let encoder = FrozenEncoder::load(place.path(), Path::new("")).unwrap();
         let long = "MKTAYIAKQRQISFVKSHFSRGGDWECLNPH";
-        let of = |texts: &[&str]| -> Vec<Vec<f32>> {
-            let padding = Padding::new(texts.iter().map(|t| t.len()).collect()).unwrap();
-            let all = encoder.features(texts, &padding, false).unwrap();
-            all.reshape(((), 12)).unwrap().to_vec2().unwrap()
-        };
-        let (whole, window) = (of(&[long]), of(&[&long[5..15]]));
-        assert_eq!(whole.len(), long.len());
+        let of = |text: &str| encoder.vectors(&[text]).unwrap().remove(0);
+        let (whole, window) = (of(long), of(&long[5..15]));
+        assert_eq!(whole.len(), long.len() * 12);
         // The second window begins at 5 and owns the residues from the middle of what it shares with the first.
-        assert_eq!(whole[7..12], window[2..7]);
+        assert_eq!(whole[7 * 12..12 * 12], window[2 * 12..7 * 12]);
+    }
+
+    #[test]
+    fn a_file_of_vectors_is_read_in_both_directions_and_another_may_take_its_place() {
+        let place = tempfile::tempdir().unwrap();
+        let (trained, other) = (place.path().join("a.safetensors"), place.path().join("b.safetensors"));
+        let save = |path: &Path, proteins: &[&str], scale: f64| {
+            let vectors = |p: &str| {
+                (Tensor::rand(0f32, 1.0, (p.len(), 20), &candle_core::Device::Cpu).unwrap() * scale).unwrap()
+            };
+            let all = proteins.iter().map(|p| (crate::embeddings::hex(p), vectors(p)));
+            let all: std::collections::HashMap<String, Tensor> = all.collect();
+            candle_core::safetensors::save(&all, path).unwrap();
+        };
+        save(&trained, &["MKTAYIAKQ", "GG"], 1.0);
+        save(&other, &["MKTAYIAKQ", "WW"], 3.0);
+        for reversed in [false, true] {
+            let folder = place.path().join(format!("model-{reversed}"));
+            fs_err::create_dir(&folder).unwrap();
+            let file = VectorFile::open(&trained).unwrap();
+            SsModel::new(head(20, reversed), Some(Beside::Vectors(file.into())))
+                .unwrap()
+                .save(&folder)
+                .unwrap();
+            let load = |vectors| SsModel::load_with(&folder, vectors).unwrap();
+            let (own, with) = (load(None), load(Some(&other)));
+            let say = |model: &SsModel, texts: &[&str]| crate::ss::predict(&[model], texts);
+            let together = say(&own, &["MKTAYIAKQ", "GG"]).unwrap();
+            assert_eq!(say(&own, &["GG"]).unwrap()[0], together[1]);
+            assert_ne!(say(&with, &["MKTAYIAKQ"]).unwrap()[0], together[0]);
+            assert!(say(&with, &["WW"]).is_ok());
+            let error = format!("{:#}", say(&own, &["WW"]).unwrap_err());
+            assert!(error.contains("a.safetensors: none of the protein WW"), "{error}");
+        }
+        let plain = place.path().join("plain");
+        fs_err::create_dir(&plain).unwrap();
+        head(0, false).save(&plain).unwrap();
+        let error = format!("{:#}", SsModel::load_with(&plain, Some(&other)).err().unwrap());
+        assert!(error.contains("reads no vectors"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From sequences to probabilities and paths, by one model or by several together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, IndexOp, Tensor};
@@ -59,10 +59,12 @@ impl Predictor {
         Ok(Self { models })
     }
 
+    /// Reads models, as [`SsModel::load_with`].
+    ///
     /// # Errors
     /// As [`Predictor::new`]; names the model folder that cannot be read.
-    pub fn load(folders: &[PathBuf]) -> Result<Self> {
-        Self::new(folders.iter().map(|folder| SsModel::load(folder)).collect::<Result<_>>()?)
+    pub fn load(folders: &[PathBuf], vectors: Option<&Path>) -> Result<Self> {
+        Self::new(folders.iter().map(|folder| SsModel::load_with(folder, vectors)).collect::<Result<_>>()?)
     }
 
     /// What each was built from.

@@ -201,6 +201,43 @@ fn an_encoder_is_read_and_stays_as_it_was() {
     assert_eq!(weights(), before);
 }
 
+/// Vectors that say what the state is are believed.
+#[test]
+fn vectors_are_read_from_a_file() {
+    let tables = tables("");
+    let place = tempfile::tempdir().unwrap();
+    let records = datasets::ss::SsRecord::read(tables.path()).unwrap();
+    let one_hot = |states: &[u8]| -> Vec<f32> {
+        states.iter().flat_map(|&state| (0..8).map(move |q8| f32::from(u8::from(q8 == state)))).collect()
+    };
+    let save = |name: &str, tell: &dyn Fn(&[u8]) -> Vec<f32>| {
+        let of = |r: &datasets::ss::SsRecord| {
+            let hash = <sha2::Sha256 as sha2::Digest>::digest(r.sequence.as_bytes());
+            let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            (name, Tensor::from_vec(tell(&r.q8), (r.len(), 8), &candle_core::Device::Cpu).unwrap())
+        };
+        let all: std::collections::HashMap<String, Tensor> = records.iter().map(of).collect();
+        candle_core::safetensors::save(&all, place.path().join(name)).unwrap();
+    };
+    save("truth.safetensors", &one_hot);
+    save("nothing.safetensors", &|states| vec![0.5; states.len() * 8]);
+    let accuracy = |name: &str| {
+        let mut with =
+            Config { epochs: 1, vectors: Some(format!("../{name}.safetensors").into()), ..config() };
+        with.optim.group[0].pattern += "|features.*";
+        let out = place.path().join(name);
+        run(&with, tables.path(), &out, false).unwrap();
+        let log = eval::report::RunLog::read("ss", &out.join("log.jsonl")).unwrap();
+        let series = &log.series.iter().find(|(name, _)| name == "valid/q3_acc").unwrap().1;
+        *series.values().last().unwrap()
+    };
+    let (told, untold) = (accuracy("truth"), accuracy("nothing"));
+    assert!(told > untold, "{told} {untold}");
+    let both = Config { encoder: Some("../esm".into()), vectors: Some("../truth".into()), ..config() };
+    let error = run(&both, tables.path(), &place.path().join("both"), false).unwrap_err().to_string();
+    assert!(error.contains("an encoder and vectors are two"), "{error}");
+}
+
 #[test]
 fn leaks_unknown_sources_and_impossible_steps_are_refused() {
     let out = tempfile::tempdir().unwrap();

@@ -39,7 +39,7 @@ impl Policy {
         let path = self.model.protein.as_ref().context("proteins for a model without an encoder")?;
         let proteins: Vec<&str> = batch.proteins.iter().map(|protein| &**protein).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let vectors = known.vectors(&path.encoder, &proteins)?;
+        let vectors = known.vectors(&proteins, |missing| embeddings::encode(&path.encoder, missing))?;
         let slots = &batch.slots;
         let lengths: Vec<usize> = slots.iter().map(|slot| batch.proteins[slot.protein].len()).collect();
         let padding = Padding::new(lengths.clone())?;
