@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::kit::{balanced, root, section, shared};
-use datasets::table::{DdgRow, FactRow, ProteinRow, Rows, Split, SsRow};
+use datasets::table::{ContradictionRow, DdgRow, FactRow, ProteinRow, Rows, Split, SsRow};
 use datasets::world::{self, Truth};
 use ingest::{Config, Kind, Manifest, Role, Source};
 
@@ -165,6 +165,22 @@ fn matches_truth(manifest: &Manifest, truth: &Truth) {
     }
 }
 
+fn contradictions_are_facts_of_one_subject(tables: &Path) {
+    let facts: BTreeMap<String, FactRow> =
+        FactRow::read(tables).unwrap().into_iter().map(|fact| (fact.fact_id.clone(), fact)).collect();
+    let rows = ContradictionRow::read(tables).unwrap();
+    assert!(!rows.is_empty());
+    for row in rows {
+        assert!(row.fact_ids.len() > 1, "{row:?}");
+        for fact in row.fact_ids.iter().map(|id| &facts[id]) {
+            assert_eq!(
+                (&fact.protein_id, &fact.task, &fact.question),
+                (&row.protein_id, &row.task, &row.question)
+            );
+        }
+    }
+}
+
 #[test]
 fn the_world_is_counted_exactly() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,6 +191,7 @@ fn the_world_is_counted_exactly() {
     balanced(&manifest);
     matches_truth(&manifest, &truth);
     families_stay_together(&out, &truth);
+    contradictions_are_facts_of_one_subject(&out);
 
     // The same bytes on two threads, into a folder that holds an older run.
     let before = contents(&out);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::kit::section;
-use datasets::table::{FactRow, PpiRow, ProteinRow, Rows, Split, TABLES, describe};
+use datasets::table::{ContradictionRow, FactRow, PpiRow, ProteinRow, Rows, Split, TABLES, describe};
 use datasets::world;
 use ingest::diff::Diff;
 use ingest::publish::publish;
@@ -123,6 +123,16 @@ fn tables_are_compared_row_by_row() {
     assert_eq!(diff.moved, BTreeMap::from([((Split::Train, Split::Test), 1)]));
     assert_eq!((diff.tables.len(), diff.tables[0].table, diff.tables[0].only), (1, "proteins", [1, 1]));
     assert!(diff.inputs.is_empty() && diff.settings.is_empty());
+
+    // An earlier peptalk did not write every table.
+    let listed = ContradictionRow::read(&one).unwrap().len() as u64;
+    let mut manifest: serde_json::Value =
+        serde_json::from_str(&fs_err::read_to_string(third.join("manifest.json")).unwrap()).unwrap();
+    manifest["tables"].as_object_mut().unwrap().remove("contradictions").unwrap();
+    fs_err::write(third.join("manifest.json"), manifest.to_string()).unwrap();
+    fs_err::remove_file(ContradictionRow::path(&third)).unwrap();
+    let only = |diff: Diff| diff.tables.iter().find(|t| t.table == "contradictions").map_or(0, |t| t.only[0]);
+    assert_eq!(only(Diff::of(&one, &third).unwrap()), listed);
 
     let call = |a: &Path, b: &Path| {
         let command =

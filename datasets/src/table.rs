@@ -185,6 +185,21 @@ pub struct PlddtRow {
     pub source: String,
 }
 
+/// Rows of `contradictions.parquet`: facts of one protein and task that do not agree. All of them stay in `facts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContradictionRow {
+    /// The protein.
+    pub protein_id: String,
+    /// The task, as in `facts`.
+    pub task: String,
+    /// The question, empty where the facts answer none.
+    pub question: String,
+    /// The facts, sorted.
+    pub fact_ids: Vec<String>,
+    /// Their sources, sorted.
+    pub sources: Vec<String>,
+}
+
 /// Rows of `domains.parquet`: what CATH says of one domain, whether or not a source has its coordinates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DomainRow {
@@ -374,6 +389,7 @@ tables! {
     PlddtRow => "plddt",
     DomainRow => "domains",
     WeightRow => "weights",
+    ContradictionRow => "contradictions",
     QuarantineRow => "quarantine",
 }
 

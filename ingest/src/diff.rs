@@ -44,9 +44,14 @@ impl Diff {
     /// When a table or a manifest is missing or broken.
     pub fn of(a: &Path, b: &Path) -> Result<Self, Error> {
         let mut diff = Self::default();
+        let (old, new) = (Manifest::read(a)?, Manifest::read(b)?);
         for table in TABLES {
-            let name = format!("{table}.parquet");
-            let (first, second) = (count(&a.join(&name))?, count(&b.join(&name))?);
+            // A table that an earlier peptalk did not write has no rows there.
+            let rows = |folder: &Path, manifest: &Manifest| match manifest.tables.contains_key(*table) {
+                true => count(&folder.join(format!("{table}.parquet"))),
+                false => Ok(HashMap::new()),
+            };
+            let (first, second) = (rows(a, &old)?, rows(b, &new)?);
             let sum = |of: &HashMap<[u8; 16], u64>| of.values().sum::<u64>();
             let beyond = |own: &HashMap<[u8; 16], u64>, other: &HashMap<[u8; 16], u64>| {
                 own.iter().map(|(row, n)| n.saturating_sub(other.get(row).copied().unwrap_or(0))).sum::<u64>()
@@ -65,17 +70,16 @@ impl Diff {
                 *diff.moved.entry((*from, *to)).or_default() += 1;
             }
         }
-        let (first, second) = (Manifest::read(a)?, Manifest::read(b)?);
         let hashes = |manifest: &Manifest| -> BTreeMap<String, String> {
             manifest.files.iter().map(|f| (format!("{}: {}", f.source, f.file), f.sha256.clone())).collect()
         };
-        diff.inputs = unlike(&hashes(&first), &hashes(&second)).map(|(name, _)| name).collect();
+        diff.inputs = unlike(&hashes(&old), &hashes(&new)).map(|(name, _)| name).collect();
         let settings = |manifest: &Manifest| -> Result<BTreeMap<String, String>, Error> {
             let mut flat = BTreeMap::from([("peptalk".to_owned(), manifest.peptalk.clone())]);
             flatten("", &serde_json::to_value(&manifest.config)?, &mut flat);
             Ok(flat)
         };
-        diff.settings = unlike(&settings(&first)?, &settings(&second)?).collect();
+        diff.settings = unlike(&settings(&old)?, &settings(&new)?).collect();
         Ok(diff)
     }
 

@@ -12,6 +12,7 @@ mod claim;
 mod clean;
 pub mod cluster;
 mod config;
+mod contradiction;
 mod dedup;
 pub mod diff;
 pub mod distinct;
@@ -35,8 +36,8 @@ use std::sync::Arc;
 pub use audit::Audit;
 pub use config::{Config, Kind, Role, Source};
 use datasets::table::{
-    ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, QuarantineRow, Rows, Split,
-    SsRow, WeightRow,
+    ChainRow, ContradictionRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow,
+    QuarantineRow, Rows, Split, SsRow, WeightRow,
 };
 pub use error::Error;
 pub use homology::Kinship;
@@ -136,7 +137,7 @@ fn write(
     write_tables! {
         ProteinRow: proteins, FactRow: &facts, ChainRow: &chains, SsRow: &ss, GoRow: &go,
         PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, DomainRow: &domains, WeightRow: &weights,
-        QuarantineRow: quarantine,
+        ContradictionRow: &contradiction::contradictions(&facts), QuarantineRow: quarantine,
     }
     let mut proteins_by_split = BTreeMap::new();
     let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();
