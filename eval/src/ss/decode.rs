@@ -34,9 +34,9 @@ pub enum Q3 {
     Sums,
     /// The class of the chosen Q8 state.
     Map,
-    /// The class with the largest product of the head's probability and the sum.
+    /// The class with the largest product of the head's probability and the sum; its probability is their geometric mean.
     Both,
-    /// As `Both`, each held against how common the class is: the largest `ln p − τ ln prior`.
+    /// As `Both`, each held against how common the class is: the largest `ln product − τ ln prior`.
     Prior,
 }
 
@@ -134,7 +134,7 @@ impl Decoder {
             Q3::Prior => {
                 let mut classes = [0.0; 3];
                 (0..8u8).for_each(|s| classes[usize::from(label::q8_to_q3(s))] += shares[usize::from(s)]);
-                let adjusted = |p: [f64; 3]| best((0..3).map(|c| p[c].ln() - q3_tau * classes[c].ln()));
+                let adjusted = |p: [f64; 3]| best((0..3).map(|c| 2.0 * p[c].ln() - q3_tau * classes[c].ln()));
                 posterior.classes(Q3::Both).into_iter().map(adjusted).collect()
             }
             _ => posterior.classes(self.q3).into_iter().map(|p| best(p.into_iter())).collect(),
@@ -161,9 +161,10 @@ impl Posterior {
             Q3::Sums | Q3::Map => sums(q8),
             Q3::Both | Q3::Prior => {
                 let sums = sums(q8);
-                let products = [0, 1, 2].map(|c| sums[c] * f64::from(q3_head[c]));
-                let total: f64 = products.iter().sum();
-                products.map(|p| p / total)
+                // Not the product: both have seen the same chain, and it would be twice as sure as either.
+                let means = [0, 1, 2].map(|c| (sums[c] * f64::from(q3_head[c])).sqrt());
+                let total: f64 = means.iter().sum();
+                means.map(|p| p / total)
             }
         };
         self.q8.iter().zip(&self.q3).map(residue).collect()
