@@ -187,7 +187,7 @@ fn the_world_is_counted_exactly() {
     let truth = world(folder.path(), 211);
     let out = folder.path().join("tables");
     let manifest = ingest::run(&section("quickstart.toml"), folder.path(), &out).unwrap();
-    eprintln!("{}", account(&manifest));
+    insta::assert_snapshot!(manifest.account());
     balanced(&manifest);
     matches_truth(&manifest, &truth);
     families_stay_together(&out, &truth);
