@@ -71,7 +71,7 @@ impl Hub {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    datasets::hex(&Sha256::digest(bytes))
 }
 
 /// Answers one request; `None` ends the connection.

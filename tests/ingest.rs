@@ -35,23 +35,6 @@ fn a_full_disk_leaves_the_last_good_tables() {
     assert_eq!(fs_err::read_dir(folder.path().join("out")).unwrap().count(), 1, "temporary files stay");
 }
 
-/// The account of a run as a table for people.
-fn account(manifest: &Manifest) -> String {
-    let mut text = String::new();
-    for f in &manifest.files {
-        let reasons: BTreeMap<&str, u64> = f.quarantined.iter().map(|(r, n)| (r.name(), *n)).collect();
-        let parts: BTreeMap<&str, u64> = f.parts_quarantined.iter().map(|(r, n)| (r.name(), *n)).collect();
-        text += &format!(
-            "{:<14} {:<60} {:>7} {:>7} {:>7} {reasons:?} parts {parts:?}\n",
-            f.source, f.file, f.rows_in, f.kept, f.merged
-        );
-    }
-    text + &format!(
-        "{:?}\n{:?} clusters {} {:?}\n",
-        manifest.tables, manifest.proteins_by_split, manifest.n_clusters, manifest.largest_clusters
-    )
-}
-
 #[test]
 fn real_files_are_accounted_for() {
     let Some(data) = shared("data") else { return };
@@ -72,7 +55,7 @@ fn real_files_are_accounted_for() {
     config.kinship.exhaustive_residues = 0; // Rows are counted, not kin.
     let out = tempfile::tempdir().unwrap();
     let manifest = ingest::run(&config, &data, &out.path().join("tables")).unwrap();
-    eprintln!("{}", account(&manifest));
+    eprintln!("{}", manifest.account());
     balanced(&manifest);
     let rows = |name: &str| {
         let files: Vec<_> = manifest.files.iter().filter(|f| f.source == name).collect();
@@ -110,7 +93,7 @@ fn the_whole_recipe_is_accounted_for() {
     let (out, started) = (tempfile::tempdir().unwrap(), std::time::Instant::now());
     let tables = out.path().join("tables");
     let manifest = ingest::run(&section("real-small.toml"), &data, &tables).unwrap();
-    eprintln!("{}in {:.1?}", account(&manifest), started.elapsed());
+    eprintln!("{}in {:.1?}", manifest.account(), started.elapsed());
     balanced(&manifest);
     assert!(manifest.largest_clusters[0] < 1_000, "a giant cluster: {:?}", manifest.largest_clusters);
     let mut parts: BTreeMap<(String, String), u64> = BTreeMap::new();

@@ -107,7 +107,12 @@ pub fn file_sha256(path: &Path) -> std::io::Result<(String, u64)> {
             }
         }
     }
-    Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
+    Ok((hex(&hash.finalize()), bytes))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A path beside the checkout that holds data or fixtures too large to commit; `None`, said on stderr, where it is

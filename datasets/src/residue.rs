@@ -70,7 +70,7 @@ pub fn normalise(text: &str) -> Result<String, SequenceError> {
 
 /// The id of a protein: the first 128 bits of the SHA-256 of its normalised sequence, 32 hex digits.
 pub fn protein_id(sequence: &str) -> String {
-    Sha256::digest(sequence.as_bytes())[..16].iter().map(|b| format!("{b:02x}")).collect()
+    crate::hex(&Sha256::digest(sequence.as_bytes())[..16])
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ impl Place {
     }
 }
 
-/// The path from one folder to another, so that a run folder may be moved as a whole.
-fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
+/// The path from a folder to another, or to a file, so that a run folder may be moved as a whole.
+pub(crate) fn relative(from: &Path, to: &Path) -> Result<PathBuf> {
     let (from, to) = (fs::canonicalize(from)?, fs::canonicalize(to)?);
     let shared = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(shared).map(|_| Component::ParentDir);

@@ -203,7 +203,7 @@ impl Claim {
             hash.update((field.len() as u64).to_le_bytes());
             hash.update(field.as_bytes());
         }
-        Some(hex(&hash.finalize()[..16]))
+        Some(datasets::hex(&hash.finalize()[..16]))
     }
 }
 
@@ -216,7 +216,7 @@ impl Fact {
             hash.update([0]);
         }
         Self {
-            fact_id: hex(&hash.finalize()[..16]),
+            fact_id: datasets::hex(&hash.finalize()[..16]),
             task: task.into(),
             question: question.into(),
             raw_text: raw_text.into(),
@@ -224,10 +224,6 @@ impl Fact {
             evidence: clean::evidence(raw_text),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A normalised sequence and its id.

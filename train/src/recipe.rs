@@ -241,9 +241,9 @@ impl Lock {
     pub fn take(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let path = folder.join(LOCK);
-        let is_run = || [LOCK, BEGUN, DONE].iter().any(|name| folder.join(name).exists());
+        let is_run = [LOCK, BEGUN, DONE].iter().any(|name| folder.join(name).exists());
         ensure!(
-            is_run() || fs::read_dir(folder)?.next().is_none(),
+            is_run || fs::read_dir(folder)?.next().is_none(),
             "{} holds files, but no earlier run\nhint: give a new or empty folder as --out",
             folder.display()
         );

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
-use super::{Files, Known, hex, parquet_in};
+use super::{Files, Known, key, parquet_in};
 
 /// A file of vectors, one a residue, found by protein.
 ///
@@ -64,6 +64,11 @@ impl VectorFile {
         Ok(Self { path: path.to_owned(), width, held, known: Mutex::default() })
     }
 
+    /// What the tensor of a protein is called in a safetensors file.
+    pub fn name(protein: &str) -> String {
+        datasets::hex(&key(protein))
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
@@ -87,7 +92,7 @@ impl VectorFile {
     fn of(&self, protein: &str) -> Result<Vec<f32>> {
         let found = match &self.held {
             Held::Parquet(files) => files.get(protein)?,
-            Held::Tensors(tensors) => match tensors.get(&hex(protein)) {
+            Held::Tensors(tensors) => match tensors.get(&Self::name(protein)) {
                 Some(tensor) => {
                     let n = tensor.dim(0)?;
                     ensure!(
@@ -101,7 +106,10 @@ impl VectorFile {
             },
         };
         found.with_context(|| {
-            format!("none of the protein {protein} (SHA-256 {})\nhint: add it to the file, or predict with --vectors FILE", hex(protein))
+            format!(
+                "none of the protein {protein} (SHA-256 {})\nhint: add it to the file, or predict with --vectors FILE",
+                Self::name(protein)
+            )
         })
     }
 }
@@ -110,22 +118,21 @@ impl VectorFile {
 mod tests {
     use super::*;
     use crate::embeddings::{Cache, Numbers};
-    use models::Weights;
-    use models::llm::Encoder;
 
     /// Python: `hashlib.sha256(b"MKTAY").hexdigest()`.
     const MKTAY: &str = "bc7b36f275e07968c69b6007d7196157c1df7070c8e89b10ea9c642b337a9d04";
 
     fn tensors(place: &Path, all: &[(&str, Tensor)]) -> Result<VectorFile> {
         let path = place.join("vectors.safetensors");
-        let all: HashMap<String, Tensor> = all.iter().map(|(p, t)| (hex(p), t.clone())).collect();
+        let all: HashMap<String, Tensor> =
+            all.iter().map(|(p, t)| (VectorFile::name(p), t.clone())).collect();
         candle_core::safetensors::save(&all, &path)?;
         VectorFile::open(&path)
     }
 
     #[test]
     fn a_protein_is_named_by_the_hash_of_its_letters() {
-        assert_eq!(hex("MKTAY"), MKTAY);
+        assert_eq!(VectorFile::name("MKTAY"), MKTAY);
     }
 
     #[test]
@@ -150,18 +157,7 @@ mod tests {
     #[test]
     fn embeddings_are_vectors() -> Result<()> {
         let place = tempfile::tempdir()?;
-        let config = models::llm::encoder::Config {
-            hidden_size: 12,
-            num_hidden_layers: 1,
-            num_attention_heads: 3,
-            intermediate_size: 10,
-            max_position_embeddings: 100,
-            layer_norm_eps: 1e-5,
-            token_dropout: false,
-        };
-        let weights = Weights::random(|name| datasets::rng(5, name, 0));
-        models::llm::encoder::Esm2::new(config, weights)?.save(place.path())?;
-        let encoder = Encoder::load(place.path())?;
+        let encoder = crate::embeddings::tests::encoder();
         let mut cache = Cache::open(place.path(), &encoder, Numbers::F32)?;
         crate::embeddings::fill(&mut cache, &encoder, &["MKTAY", "AL"])?;
         let file = VectorFile::open(cache.folder())?;

@@ -359,11 +359,6 @@ fn key(sequence: &str) -> Key {
     Sha256::digest(sequence.as_bytes()).into()
 }
 
-/// The key of a protein in lower-case hexadecimal digits.
-pub(crate) fn hex(protein: &str) -> String {
-    key(protein).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A hash of all that decides an encoder's vectors, 16 hexadecimal digits.
 fn fingerprint(encoder: &Encoder) -> Result<String> {
     let mut hash = Sha256::new();
@@ -376,7 +371,7 @@ fn fingerprint(encoder: &Encoder) -> Result<String> {
             hash.update(&bytes);
         }
     }
-    Ok(hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(datasets::hex(&hash.finalize()[..8]))
 }
 
 /// What became of a list of proteins.
@@ -464,7 +459,7 @@ mod tests {
 
     const SEQUENCES: [&str; 5] = ["MKTAYIAK", "GGHIKLM", "M", "ACDEFGHIKLMNPQ", "WYWY"];
 
-    fn encoder() -> Encoder {
+    pub(super) fn encoder() -> Encoder {
         Encoder::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/esmc")).unwrap()
     }
 

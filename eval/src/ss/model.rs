@@ -108,9 +108,7 @@ impl SsModel {
         let parts = match &self.beside {
             None => return Ok(()),
             Some(Beside::Encoder(encoder)) => Parts::Encoder(encoder.place.name_from(folder)?),
-            Some(Beside::Vectors(file)) => {
-                Parts::Vectors(Place { path: file.path().to_owned(), hub: None }.name_from(folder)?)
-            }
+            Some(Beside::Vectors(file)) => Parts::Vectors(hub::relative(folder, file.path())?),
         };
         Ok(fs_err::write(folder.join(PARTS), serde_json::to_string_pretty(&parts)? + "\n")?)
     }
@@ -327,7 +325,7 @@ mod tests {
             let vectors = |p: &str| {
                 (Tensor::rand(0f32, 1.0, (p.len(), 20), &candle_core::Device::Cpu).unwrap() * scale).unwrap()
             };
-            let all = proteins.iter().map(|p| (crate::embeddings::hex(p), vectors(p)));
+            let all = proteins.iter().map(|p| (VectorFile::name(p), vectors(p)));
             let all: std::collections::HashMap<String, Tensor> = all.collect();
             candle_core::safetensors::save(&all, path).unwrap();
         };

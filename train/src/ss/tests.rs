@@ -212,9 +212,10 @@ fn vectors_are_read_from_a_file() {
     };
     let save = |name: &str, tell: &dyn Fn(&[u8]) -> Vec<f32>| {
         let of = |r: &datasets::ss::SsRecord| {
-            let hash = <sha2::Sha256 as sha2::Digest>::digest(r.sequence.as_bytes());
-            let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            (name, Tensor::from_vec(tell(&r.q8), (r.len(), 8), &candle_core::Device::Cpu).unwrap())
+            (
+                VectorFile::name(&r.sequence),
+                Tensor::from_vec(tell(&r.q8), (r.len(), 8), &candle_core::Device::Cpu).unwrap(),
+            )
         };
         let all: std::collections::HashMap<String, Tensor> = records.iter().map(of).collect();
         candle_core::safetensors::save(&all, place.path().join(name)).unwrap();
