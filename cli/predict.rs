@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use datasets::sequences::{Named, Sequences};
-use eval::ss::{Decoder, Posterior, Predictor, Priors, Q3, Q8, write};
+use eval::ss::{Decoder, Gains, Posterior, Predictor, Q3, Q8, write};
 use models::ss::BiLstmCrf;
 use serde::de::DeserializeOwned;
 use toml::Value;
@@ -37,7 +37,7 @@ const Q8_CHOICES: [(&str, &str); 4] = [
     ("marginal", "The most probable state of each residue: for accuracy"),
     ("legal", "The legal path with the most residues right on average: no helix shorter than DSSP has them"),
     ("path", "The path that is most probable as a whole (Viterbi)"),
-    ("prior", "Probability against commonness: for macro-F1"),
+    ("f1", "What macro-F1 gains most by"),
 ];
 
 /// Names of [`Q3`] and what they are for.
@@ -46,7 +46,7 @@ const Q3_CHOICES: [(&str, &str); 5] = [
     ("head", "The Q3 head"),
     ("sums", "The class whose Q8 states are most probable together"),
     ("map", "The class of the chosen Q8 state"),
-    ("prior", "Probability against commonness: for macro-F1"),
+    ("f1", "What macro-F1 gains most by"),
 ];
 
 /// Reads one of the choices, by its name in recipes.
@@ -85,8 +85,8 @@ pub(crate) struct Options {
 pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
     let folders: Vec<PathBuf> = options.models.iter().map(|folder| model_in(folder)).collect();
     let predictor = Predictor::load(&folders, options.vectors.as_deref())?;
-    let priors = Priors::load(folders.first().context("no model to predict with")?)?;
-    let decoder = Decoder { q8: options.q8, q3: options.q3, priors };
+    let gains = Gains::load(folders.first().context("no model to predict with")?)?;
+    let decoder = Decoder { q8: options.q8, q3: options.q3, gains };
     let notes = match options.format {
         Format::Csv | Format::Jsonl => {
             ensure!(!out.is_dir(), "{} is a folder; this format is one file", out.display());
@@ -192,7 +192,7 @@ pub(crate) fn import(
     let import = models::ss::torch::Import { alphabet, letters: datasets::residue::LETTERS, names, reversed };
     let model = BiLstmCrf::import(checkpoint, &import)?;
     model.save(out)?;
-    Priors { shares: [0.125; 8], tau: 0.0, q3_tau: 0.0 }.save(out)?;
+    Gains::equal().save(out)?;
     println!("{} weights: {}", model.params().counts().0, out.display());
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use datasets::residue::N_TOKENS;
-use eval::ss::Priors;
+use eval::ss::Gains;
 use models::Weights;
 use models::ss::{BiLstmCrf, BiLstmCrfConfig};
 
@@ -28,7 +28,7 @@ fn place() -> tempfile::TempDir {
     };
     let model = BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap();
     model.save(&place.path().join("model")).unwrap();
-    Priors { shares: [0.125; 8], tau: 0.5, q3_tau: 0.0 }.save(&place.path().join("model")).unwrap();
+    Gains::equal().save(&place.path().join("model")).unwrap();
     let long = "MKTAYIAKQRQISFVKSHFSRQ".repeat(1819);
     let text = format!(
         ">b first\nMKTAYIAKQRQISF\nVKSHFSRQ*\n>empty\n>b again\nmkta-yiak\n>long\n{long}\n>dna\n{}\n>x\nMXBZ\n",
@@ -89,7 +89,7 @@ fn every_sequence_has_its_output_in_every_format() {
         .collect();
     names.sort();
     assert_eq!(names, ["b.2.ss2", "b.ss2", "dna.ss2", "empty.ss2", "long.ss2", "x.ss2"]);
-    predict(place.path(), "in.fasta", "horiz", &["--format", "horiz", "--q8", "prior"]);
+    predict(place.path(), "in.fasta", "horiz", &["--format", "horiz", "--q8", "f1"]);
     assert!(fs_err::read_to_string(at("horiz/b.horiz")).unwrap().contains("AA: MKTAYIAKQRQISFVKSHFSRQ"));
 }
 

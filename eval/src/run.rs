@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use datasets::llm::{Options, Record};
-use datasets::table::{DdgRow, GoRow, PpiRow, ProteinRow, Rows};
+use datasets::llm::Options;
+use datasets::table::{DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, SsRow};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::hashed;
@@ -13,7 +13,7 @@ use crate::report::{self, Data, Dataset, Results, RunLog};
 use crate::{contact, llm, ss};
 
 /// Tasks that a recipe may name.
-pub const TASKS: [&str; 5] = ["ss", "contact", "go", "ppi", "stability"];
+pub const TASKS: [&str; 6] = ["ss", "contact", "go", "ppi", "stability", "likelihood"];
 
 /// The `eval` section of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub const TASKS: [&str; 5] = ["ss", "contact", "go", "ppi", "stability"];
 pub struct Config {
     /// Of [`TASKS`], in the order of the report.
     pub tasks: Vec<String>,
-    /// How the language models are asked; needed by go, ppi and stability alone, as `data`.
+    /// How the language models are asked; needed by their tasks alone, as `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asking: Option<Asking>,
     /// What they are asked about.
@@ -33,11 +33,10 @@ impl Config {
     /// # Errors
     /// Names what is no task, or a number out of range.
     pub fn validate(&self) -> Result<()> {
-        let asks = self.tasks.iter().any(|task| ["go", "ppi", "stability"].contains(&task.as_str()));
-        ensure!(
-            !asks || (self.asking.is_some() && self.data.is_some()),
-            "eval: go, ppi and stability need the sections [eval.asking] and [eval.data]"
-        );
+        let asks = self.tasks.iter().find(|task| !["ss", "contact"].contains(&task.as_str()));
+        if let Some(task) = asks.filter(|_| self.asking.is_none() || self.data.is_none()) {
+            bail!("eval: {task} needs the sections [eval.asking] and [eval.data]");
+        }
         ensure!(self.asking.as_ref().is_none_or(|a| a.samples > 0), "eval: asking.samples must be positive");
         match self.tasks.iter().find(|task| !TASKS.contains(&task.as_str())) {
             Some(task) => bail!("eval: there is no task {task:?}; there are: {}", TASKS.join(", ")),
@@ -78,7 +77,7 @@ pub fn run(config: &Config, tables: &Path, models: &Models, runs: &[RunLog], out
                     policies = Some((open(models)?, Corpus::read(tables, data)?));
                 }
                 let (policies, corpus) = policies.as_ref().context("the policies were just opened")?;
-                answer(task, policies, corpus, asking, tables)
+                answer(task, policies, corpus, (asking, data), tables)
             }
         };
         results.extend(found.with_context(|| format!("evaluating {task}"))?);
@@ -99,28 +98,45 @@ fn answer(
     task: &str,
     policies: &[(String, Policy)],
     corpus: &Corpus,
-    asking: &Asking,
+    (asking, data): (&Asking, &Options),
     tables: &Path,
 ) -> Result<Vec<Results>> {
-    let (kind, table): (&str, &str) = match task {
-        "go" => ("go", GoRow::TABLE),
-        "ppi" => ("ppi", PpiRow::TABLE),
-        _ => ("ddg", DdgRow::TABLE),
+    let asked: Vec<String> = match task {
+        "likelihood" => data.tasks.clone(),
+        "stability" => vec!["ddg".to_owned()],
+        task => vec![task.to_owned()],
     };
-    let n = corpus.records.test.iter().filter(|record: &&Record| record.task == kind).count();
+    let mut files: Vec<&str> = asked.iter().map(|task| table_of(task)).collect();
+    files.sort_unstable();
+    files.dedup();
+    files.insert(0, ProteinRow::TABLE);
+    let n_of = |task: &String| corpus.records.test.iter().filter(|record| record.task == *task).count();
     let dataset = Dataset {
         name: "held-out".to_owned(),
         split: "test".to_owned(),
-        n,
-        n_used: n.min(asking.per_task),
-        files: hashed(tables, &[ProteinRow::TABLE, table])?,
+        n: asked.iter().map(n_of).sum(),
+        n_used: asked.iter().map(|task| n_of(task).min(asking.per_task)).sum(),
+        files: hashed(tables, &files)?,
     };
-    if n == 0 {
-        bail!("no {kind} record lies in the test part\nhint: ingest more data");
+    if dataset.n == 0 {
+        bail!("no record of {} lies in the test part\nhint: ingest more data", asked.join(", "));
     }
     match task {
         "go" => llm::go::run(policies, corpus, asking, &dataset),
         "ppi" => llm::ppi::run(policies, corpus, asking, &dataset),
-        _ => llm::stability::run(policies, corpus, asking, &dataset),
+        "stability" => llm::stability::run(policies, corpus, asking, &dataset),
+        _ => llm::likelihood::run(policies, corpus, &asked, asking, &dataset),
+    }
+}
+
+/// The table that holds a task's records.
+fn table_of(task: &str) -> &'static str {
+    match task {
+        "go" => GoRow::TABLE,
+        "ppi" => PpiRow::TABLE,
+        "ddg" => DdgRow::TABLE,
+        "plddt" => PlddtRow::TABLE,
+        "ss" => SsRow::TABLE,
+        _ => FactRow::TABLE,
     }
 }

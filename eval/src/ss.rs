@@ -23,7 +23,7 @@ use crate::metric::sov::Sov;
 use crate::report::{Chart, Dataset, Results, Row, Sample};
 use crate::{Comparison, Kind};
 
-pub use decode::{Decoder, Priors, Q3, Q8, smooth};
+pub use decode::{Decoder, Gains, Q3, Q8, smooth};
 pub use model::{Beside, FrozenEncoder, SsModel};
 pub use predict::{Posterior, Predictor, predict};
 
@@ -144,7 +144,7 @@ pub fn score(records: &[SsRecord], predictions: &[Prediction]) -> Scores {
 pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
     let predictor = Predictor::load(folders, None)?;
     let records = SsRecord::read(tables)?;
-    let priors = priors(&predictor, folders, &records)?;
+    let gains = gains(&predictor, folders, &records)?;
     let train: Vec<&SsRecord> = records.iter().filter(|r| r.split == Split::Train).collect();
     let of = |q: fn(&SsRecord) -> &[u8], n: usize| {
         Majority::fit(n as u8, train.iter().map(|r| (r.sequence.as_str(), q(r))))
@@ -165,26 +165,25 @@ pub fn run(folders: &[PathBuf], tables: &Path) -> Result<Vec<Results>> {
             n_used: records.len(),
             files: files.clone(),
         };
-        results.push(evaluate(&predictor, priors, &records, &floors, dataset)?);
+        results.push(evaluate(&predictor, gains, &records, &floors, dataset)?);
     }
     Ok(results)
 }
 
-/// How common the states are, and what to hold against it: fitted for these models together on the validation part, or
-/// where the tables have none, as the first model was saved.
-fn priors(predictor: &Predictor, folders: &[PathBuf], records: &[SsRecord]) -> Result<Priors> {
-    let part = |split: Split| records.iter().filter(move |r| r.split == split);
-    let valid: Vec<SsRecord> = part(Split::Valid).cloned().collect();
+/// What macro-F1 gains by each state: fitted for these models together on the validation part, or where the tables have none,
+/// as the first model was saved.
+fn gains(predictor: &Predictor, folders: &[PathBuf], records: &[SsRecord]) -> Result<Gains> {
+    let valid: Vec<SsRecord> = records.iter().filter(|r| r.split == Split::Valid).cloned().collect();
     if valid.is_empty() {
-        return Priors::load(folders.first().context("no model to evaluate")?);
+        return Gains::load(folders.first().context("no model to evaluate")?);
     }
     let sequences: Vec<&str> = valid.iter().map(|r| r.sequence.as_str()).collect();
-    Ok(Priors::fit(part(Split::Train), &valid, &predictor.predict(&sequences)?))
+    Ok(Gains::fit(&valid, &predictor.predict(&sequences)?))
 }
 
 fn evaluate(
     predictor: &Predictor,
-    priors: Priors,
+    gains: Gains,
     records: &[&SsRecord],
     floors: &(Majority, Majority),
     dataset: Dataset,
@@ -198,12 +197,12 @@ fn evaluate(
         let predict = |s: &&str| Prediction { q8: of(&floors.0, s), q3: of(&floors.1, s) };
         scores(&sequences.iter().map(predict).collect::<Vec<_>>())
     };
-    let accurate = Decoder::accurate(priors);
+    let accurate = Decoder::accurate();
     let predictions = accurate.all(&posteriors);
     let own = scores(&predictions);
     let constant = floor(&|majority, sequence| majority.constant(sequence.len()));
     let by_letter = floor(&|majority, sequence| majority.by_letter(sequence));
-    let with = |q8, q3| Decoder { q8, q3, priors }.all(&posteriors);
+    let with = |q8, q3| Decoder { q8, q3, gains }.all(&posteriors);
     let smoothed = |p: Prediction| Prediction { q8: smooth(&p.q8), q3: smooth(&p.q3) };
     let legal = with(Q8::Legal, Q3::Map);
     let decoders = [
@@ -211,7 +210,7 @@ fn evaluate(
         ("viterbi", scores(&with(Q8::Path, Q3::Map))),
         ("legal", scores(&legal)),
         ("legal, smoothed", scores(&legal.iter().cloned().map(smoothed).collect::<Vec<_>>())),
-        ("prior-adjusted", scores(&with(Q8::Prior, Q3::Prior))),
+        ("for macro-F1", scores(&with(Q8::F1, Q3::F1))),
         ("q3 by its head", scores(&with(Q8::Marginal, Q3::Head))),
         ("q3 by sums", scores(&with(Q8::Marginal, Q3::Sums))),
     ];

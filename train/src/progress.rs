@@ -14,6 +14,7 @@ pub struct Progress {
     /// Epochs that were validated.
     pub validated: u64,
     /// Best validation score so far; the model that had it lies in `RUN/model`.
+    #[serde(with = "crate::checkpoint::exact")]
     pub best: Option<f64>,
     /// Validations since then.
     pub stale: u64,

@@ -56,6 +56,10 @@ pub struct Config {
     pub eval_answers: usize,
     /// Steps between measurements.
     pub eval_every: u64,
+    /// Measurements in a row without a lower held-out loss after which the run ends. The model is then the one with the lowest;
+    /// without this setting, all steps are taken and it is the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
     /// Steps between checkpoints.
     pub save_every: u64,
     /// Steps in a row without a finite loss after which the run ends.
@@ -139,7 +143,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool, device: &De
     let held_out = corpus.valid(config.seed, config.eval_per_task, policy.path())?;
 
     let mut steps =
-        Steps::new(out, "policy", &config.optim, policy.params(), config.steps, config.max_bad_steps)?;
+        Steps::new(out, "policy", &config.optim, policy.params(), config.steps, config.max_bad_steps)?
+            .with_patience(config.patience);
     if resume {
         steps.resume(|weights| policy.assign(weights))?;
     }
@@ -147,7 +152,10 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool, device: &De
     loop {
         let step = steps.done();
         if steps.measures(config.eval_every) {
-            let mut items = held_out_losses(config, &policy, &held_out)?;
+            let (loss, mut items) = held_out_losses(config, &policy, &held_out)?;
+            if steps.improves(loss) && config.patience.is_some() {
+                save(&policy, out)?;
+            }
             items.extend(answers(config, &policy, &held_out)?);
             log.write(step, &items)?;
         }
@@ -174,6 +182,13 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool, device: &De
         steps.take(&gradients, loss, &mut log)?;
     }
     log.finish()?;
+    if config.patience.is_none() {
+        save(&policy, out)?;
+    }
+    Ok(())
+}
+
+fn save(policy: &Policy, out: &Path) -> Result<()> {
     datasets::atomic_folder(&out.join("model"), |folder| policy.save(folder)).context("saving the policy")
 }
 
@@ -279,8 +294,12 @@ fn answers(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec
     Ok(items)
 }
 
-/// Mean loss of a held-out token and its exponential, over all tasks and for each.
-fn held_out_losses(config: &Config, policy: &Policy, examples: &[Example]) -> Result<Vec<(String, f64)>> {
+/// Mean loss of a held-out token, and for the log beside it its exponential and the loss of each task.
+fn held_out_losses(
+    config: &Config,
+    policy: &Policy,
+    examples: &[Example],
+) -> Result<(f64, Vec<(String, f64)>)> {
     let mut tasks: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
     for examples in examples.chunks(config.batch_size) {
         let rows = examples.iter().map(|e| policy.encode(e)).collect::<Result<Vec<Row>>>()?;
@@ -299,5 +318,5 @@ fn held_out_losses(config: &Config, policy: &Policy, examples: &[Example]) -> Re
     let task =
         |(task, (sum, count)): (&str, (f64, usize))| (format!("valid/loss/{task}"), sum / count as f64);
     items.extend(tasks.into_iter().map(task));
-    Ok(items)
+    Ok((mean, items))
 }

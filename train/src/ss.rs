@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use eval::embeddings::VectorFile;
-use eval::ss::{Beside, Decoder, FrozenEncoder, Priors, Q3, Q8, SsModel, score};
+use eval::ss::{Beside, Decoder, FrozenEncoder, Gains, Q3, Q8, SsModel, score};
 
 use crate::checkpoint::Checkpoint;
 use crate::ema::Ema;
@@ -79,7 +79,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
-    /// Harmonic mean of the macro-F1 of Q8, prior-adjusted, and Q3: the score of the NPPE-2 competition.
+    /// Harmonic mean of the macro-F1 of Q8 and Q3, decoded for it: the score of the NPPE-2 competition.
     Score,
     /// Accuracy of Q3 plus that of Q8.
     Accuracy,
@@ -200,12 +200,12 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         if at.wants_validation() {
             let scores = ema.in_place(params, || {
                 let posteriors = eval::ss::predict(&[&model], &sequences)?;
-                let priors = Priors::fit(&train, &valid, &posteriors);
-                let accurate = score(&valid, &Decoder::accurate(priors).all(&posteriors));
-                let adjusted = Decoder { q8: Q8::Prior, q3: Q3::Prior, priors };
-                let adjusted = score(&valid, &adjusted.all(&posteriors));
+                let gains = Gains::fit(&valid, &posteriors);
+                let accurate = score(&valid, &Decoder::accurate().all(&posteriors));
+                let for_f1 = Decoder { q8: Q8::F1, q3: Q3::F1, gains };
+                let for_f1 = score(&valid, &for_f1.all(&posteriors));
                 let better = at.validated(match config.keep {
-                    Keep::Score => adjusted.harmonic_mean(),
+                    Keep::Score => for_f1.harmonic_mean(),
                     Keep::Accuracy => {
                         accurate.q3.accuracy().unwrap_or(0.0) + accurate.q8.accuracy().unwrap_or(0.0)
                     }
@@ -213,10 +213,10 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
                 if better {
                     datasets::atomic_folder(&out.join("model"), |folder| {
                         model.save(folder)?;
-                        priors.save(folder)
+                        gains.save(folder)
                     })?;
                 }
-                Ok([accurate.log_items("valid"), adjusted.log_items("valid/adjusted")].concat())
+                Ok([accurate.log_items("valid"), for_f1.log_items("valid/for_f1")].concat())
             })?;
             log.write(step, &scores)?;
             batches = sampler.epoch(at.position.epoch);

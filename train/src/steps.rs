@@ -4,12 +4,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use models::{Gradients, Params};
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
 use crate::guard::Guard;
 use crate::optim::{AdamW, OptimConfig, Tensors};
 use crate::run_log::RunLog;
 use crate::schedule::Schedule;
+
+/// What a checkpoint says beside its step.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Standing {
+    /// Steps that the guard skipped.
+    skipped: u64,
+    /// The lowest held-out loss.
+    #[serde(with = "crate::checkpoint::exact")]
+    lowest: Option<f64>,
+    /// Measurements since then.
+    stale: u64,
+}
 
 /// A run of optimiser steps.
 pub struct Steps {
@@ -21,6 +34,8 @@ pub struct Steps {
     optimiser: AdamW,
     schedule: Schedule,
     guard: Guard,
+    patience: Option<u64>,
+    standing: Standing,
 }
 
 impl Steps {
@@ -38,8 +53,24 @@ impl Steps {
         max_bad_steps: u64,
     ) -> Result<Self> {
         let (optimiser, schedule) = optim.build(params, total)?;
-        let guard = Guard::new(max_bad_steps);
-        Ok(Self { out: out.to_owned(), name, total, done: 0, resumed_at: None, optimiser, schedule, guard })
+        Ok(Self {
+            out: out.to_owned(),
+            name,
+            total,
+            done: 0,
+            resumed_at: None,
+            optimiser,
+            schedule,
+            guard: Guard::new(max_bad_steps),
+            patience: None,
+            standing: Standing::default(),
+        })
+    }
+
+    /// Ends the run early, too: after so many measurements in a row that [`Steps::improves`] was told of and said no to.
+    #[must_use]
+    pub fn with_patience(self, patience: Option<u64>) -> Self {
+        Self { patience, ..self }
     }
 
     /// Goes on after the latest checkpoint, if there is one; `assign` takes the weights.
@@ -50,7 +81,8 @@ impl Steps {
         if let Some(mut checkpoint) = Checkpoint::latest(&self.out)? {
             assign(&checkpoint.take(self.name)?)?;
             self.optimiser.load(&checkpoint.take("optimiser")?)?;
-            self.guard.resume(checkpoint.state()?);
+            self.standing = checkpoint.state()?;
+            self.guard.resume(self.standing.skipped);
             self.done = checkpoint.step;
             self.resumed_at = Some(self.done);
         }
@@ -70,9 +102,9 @@ impl Steps {
         self.done
     }
 
-    /// Whether all are done.
+    /// Whether all are done, or enough of them.
     pub fn ended(&self) -> bool {
-        self.done == self.total
+        self.done == self.total || self.patience.is_some_and(|patience| self.standing.stale >= patience)
     }
 
     /// Whether the next step is the first since the program was started.
@@ -83,6 +115,16 @@ impl Steps {
     /// Whether it is time to measure. What was measured before a checkpoint is in the log already.
     pub fn measures(&self, every: u64) -> bool {
         (self.done.is_multiple_of(every) || self.ended()) && self.resumed_at != Some(self.done)
+    }
+
+    /// Takes note of a held-out loss: whether it is the lowest so far.
+    pub fn improves(&mut self, loss: f64) -> bool {
+        let better = self.standing.lowest.is_none_or(|lowest| loss < lowest);
+        match better {
+            true => (self.standing.lowest, self.standing.stale) = (Some(loss), 0),
+            false => self.standing.stale += 1,
+        }
+        better
     }
 
     /// Saves a checkpoint, if it is time to.
@@ -97,7 +139,7 @@ impl Steps {
     ) -> Result<()> {
         if self.done > 0 && (self.done.is_multiple_of(every) || self.ended()) {
             log.sync()?;
-            Checkpoint::new(self.done, &self.guard.skipped())?
+            Checkpoint::new(self.done, &Standing { skipped: self.guard.skipped(), ..self.standing })?
                 .with(self.name, weights()?)
                 .with("optimiser", self.optimiser.tensors()?)
                 .save(&self.out, 1)?;

@@ -4,6 +4,7 @@ mod base;
 mod corpus;
 mod export;
 pub mod go;
+pub mod likelihood;
 mod policy;
 pub mod ppi;
 mod question;

@@ -33,7 +33,7 @@ pub const CODE_VERSION: &str = concat!("peptalk ", env!("CARGO_PKG_VERSION"));
 /// What one model did on one data set.
 #[derive(Debug, Clone, Serialize)]
 pub struct Results {
-    /// `ss`, `go`, `ppi`, `stability`, `contact`.
+    /// One of [`crate::TASKS`].
     pub task: String,
     /// Name of the model in tables and folders: `sft`, `grpo`, `bilstm-crf`.
     pub model: String,

@@ -1,5 +1,5 @@
 //! From probabilities to states. Which decoder is best depends on the metric: the most probable state of each residue for
-//! accuracy, the legal path for segments, probabilities over the commonness of the states for macro-F1.
+//! accuracy, the legal path for segments, what F1 gains by each state for macro-F1.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use datasets::label;
 use datasets::ss::SsRecord;
 use serde::{Deserialize, Serialize};
 
-use super::{Posterior, Prediction, score};
+use super::{Posterior, Prediction};
 
 /// How Q8 is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,8 @@ pub enum Q8 {
     Legal,
     /// The most probable state of each residue.
     Marginal,
-    /// The state with the largest `ln p − τ ln prior`.
-    Prior,
+    /// The state by which macro-F1 gains most.
+    F1,
 }
 
 /// How Q3 is chosen.
@@ -36,8 +36,8 @@ pub enum Q3 {
     Map,
     /// The class with the largest product of the head's probability and the sum; its probability is their geometric mean.
     Both,
-    /// As `Both`, each held against how common the class is: the largest `ln product − τ ln prior`.
-    Prior,
+    /// The class by which macro-F1 gains most, with the probabilities of `Both`.
+    F1,
 }
 
 /// A decoder of each, and what they have to know.
@@ -48,52 +48,66 @@ pub struct Decoder {
     pub q8: Q8,
     /// Of Q3.
     pub q3: Q3,
-    /// How common the states are.
-    pub priors: Priors,
+    /// What macro-F1 gains by each.
+    pub gains: Gains,
 }
 
-/// How common the states are in training, and how much that is held against them: the `decoder.json` beside a model.
+/// What the F1 of one state gains by one more residue.
+///
+/// F1 is `2t / (n + m)`: t right ones of n true and m predicted. A residue that has the state with probability p adds p to t
+/// and 1 to m, so F1 grows by `(2p − F1) / (n + m)`. Macro-F1 is a sum over states, so its best answer is the state that gains
+/// most; at p = F1 / 2 nothing is gained (Lipton, Elkan and Naryanaswamy 2014).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Priors {
-    /// Share of each Q8 state.
-    pub shares: [f64; 8],
-    /// τ of [`Q8::Prior`].
-    pub tau: f64,
-    /// τ of [`Q3::Prior`].
-    pub q3_tau: f64,
+pub struct Gain {
+    /// F1 on the validation chains.
+    pub f1: f64,
+    /// n + m there, each as a share of all residues.
+    pub mass: f64,
+}
+
+/// What grows with the probability alone.
+const EQUAL: Gain = Gain { f1: 0.0, mass: 1.0 };
+
+impl Gain {
+    fn of(self, p: f64) -> f64 {
+        (2.0 * p - self.f1) / self.mass
+    }
+}
+
+/// The gains of all states: the `decoder.json` beside a model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gains {
+    /// Of Q8 states.
+    pub q8: [Gain; 8],
+    /// Of Q3 classes.
+    pub q3: [Gain; 3],
 }
 
 const FILE: &str = "decoder.json";
 
-impl Priors {
-    /// Shares of the training labels, and the τ of a grid whose predictions of the validation chains have the best
-    /// macro-F1.
-    pub fn fit<'a>(
-        train: impl IntoIterator<Item = &'a SsRecord>,
-        valid: &[SsRecord],
-        posteriors: &[Posterior],
-    ) -> Self {
-        let mut counts = [1.0; 8];
-        for &state in train.into_iter().flat_map(|r| &r.q8) {
-            if let Some(count) = counts.get_mut(usize::from(state)) {
-                *count += 1.0;
-            }
-        }
-        let total: f64 = counts.iter().sum();
-        let shares = counts.map(|n| n / total);
-        let mut best = [(0.0, f64::NEG_INFINITY); 2];
-        for tau in (0..=12).map(|step| f64::from(step) / 10.0) {
-            let decoder = Decoder { q8: Q8::Prior, q3: Q3::Prior, priors: Self { shares, tau, q3_tau: tau } };
-            let scores = score(valid, &decoder.all(posteriors));
-            let found = [scores.q8.macro_f1(), scores.q3.macro_f1()].map(Option::unwrap_or_default);
-            for (best, f1) in best.iter_mut().zip(found) {
-                if f1 > best.1 {
-                    *best = (tau, f1);
-                }
-            }
-        }
-        Self { shares, tau: best[0].0, q3_tau: best[1].0 }
+/// Rounds of [`fit`]; after some ten, gains stand or swing between two near sets.
+const ROUNDS: usize = 30;
+
+impl Gains {
+    /// Gains with which the most probable state is chosen.
+    pub fn equal() -> Self {
+        Self { q8: [EQUAL; 8], q3: [EQUAL; 3] }
+    }
+
+    /// The gains whose predictions of the validation chains have the best macro-F1.
+    pub fn fit(valid: &[SsRecord], posteriors: &[Posterior]) -> Self {
+        let of_states = |(record, said): (&SsRecord, &Posterior)| {
+            let p = said.q8.iter().map(|p| p.map(f64::from));
+            p.zip(record.q8.clone()).collect::<Vec<_>>()
+        };
+        let of_classes = |(record, said): (&SsRecord, &Posterior)| {
+            said.classes(Q3::Both).into_iter().zip(record.q3.clone()).collect::<Vec<_>>()
+        };
+        let q8 = valid.iter().zip(posteriors).flat_map(of_states);
+        let q3 = valid.iter().zip(posteriors).flat_map(of_classes);
+        Self { q8: fit(q8), q3: fit(q3) }
     }
 
     /// # Errors
@@ -111,31 +125,61 @@ impl Priors {
     }
 }
 
+/// F1 and mass decide what is predicted, and what is predicted decides them: the best set on the way to where they agree, from
+/// probabilities and states of residues (those beyond K are unknown).
+fn fit<const K: usize>(residues: impl Iterator<Item = ([f64; K], u8)>) -> [Gain; K] {
+    let residues: Vec<([f64; K], usize)> =
+        residues.map(|(p, state)| (p, usize::from(state))).filter(|(_, state)| *state < K).collect();
+    let all = residues.len().max(1) as f64;
+    let mut n = [0.0; K];
+    residues.iter().for_each(|(_, state)| n[*state] += 1.0);
+    let known = |s: usize| n[s] > 0.0 || residues.is_empty();
+    // What validation never has is never predicted.
+    let never = Gain { f1: 3.0, mass: f64::EPSILON };
+    let mut gains = std::array::from_fn(|s| if known(s) { EQUAL } else { never });
+    let mut best = (gains, f64::NEG_INFINITY);
+    for _ in 0..ROUNDS {
+        let (mut m, mut right) = ([0.0; K], [0.0; K]);
+        for (p, state) in &residues {
+            let said = usize::from(self::best((0..K).map(|s| gains[s].of(p[s]))));
+            m[said] += 1.0;
+            right[said] += f64::from(u8::from(said == *state));
+        }
+        let f1: Vec<f64> = (0..K).map(|s| 2.0 * right[s] / (n[s] + m[s])).collect();
+        let known: Vec<usize> = (0..K).filter(|&s| n[s] > 0.0).collect();
+        let macro_f1 = known.iter().map(|&s| f1[s]).sum::<f64>() / known.len() as f64;
+        if macro_f1 > best.1 {
+            best = (gains, macro_f1);
+        }
+        for s in known {
+            let mass = (n[s] + m[s]) / all;
+            gains[s] = Gain { f1: (gains[s].f1 + f1[s]) / 2.0, mass: (gains[s].mass + mass) / 2.0 };
+        }
+    }
+    best.0
+}
+
 impl Decoder {
     /// The most probable state and class of each residue.
-    pub fn accurate(priors: Priors) -> Self {
-        Self { q8: Q8::Marginal, q3: Q3::Both, priors }
+    pub fn accurate() -> Self {
+        Self { q8: Q8::Marginal, q3: Q3::Both, gains: Gains::equal() }
     }
 
     /// States and classes of one chain.
     pub fn decode(&self, posterior: &Posterior) -> Prediction {
-        let Priors { shares, tau, q3_tau } = self.priors;
-        let adjusted = |p: &[f32; 8]| -> u8 {
-            best((0..8).map(|s| f64::from(p[s].max(f32::MIN_POSITIVE)).ln() - tau * shares[s].ln()))
-        };
+        let Gains { q8: of_state, q3: of_class } = &self.gains;
+        let gainful = |p: &[f32; 8]| best((0..8).map(|s| of_state[s].of(f64::from(p[s]))));
         let q8: Vec<u8> = match self.q8 {
             Q8::Path => posterior.path.clone(),
             Q8::Legal => posterior.legal.clone(),
             Q8::Marginal => posterior.q8.iter().map(|p| best(p.iter().map(|&p| f64::from(p)))).collect(),
-            Q8::Prior => posterior.q8.iter().map(adjusted).collect(),
+            Q8::F1 => posterior.q8.iter().map(gainful).collect(),
         };
         let q3 = match self.q3 {
             Q3::Map => q8.iter().map(|&state| label::q8_to_q3(state)).collect(),
-            Q3::Prior => {
-                let mut classes = [0.0; 3];
-                (0..8u8).for_each(|s| classes[usize::from(label::q8_to_q3(s))] += shares[usize::from(s)]);
-                let adjusted = |p: [f64; 3]| best((0..3).map(|c| 2.0 * p[c].ln() - q3_tau * classes[c].ln()));
-                posterior.classes(Q3::Both).into_iter().map(adjusted).collect()
+            Q3::F1 => {
+                let gainful = |p: [f64; 3]| best((0..3).map(|c| of_class[c].of(p[c])));
+                posterior.classes(Q3::Both).into_iter().map(gainful).collect()
             }
             _ => posterior.classes(self.q3).into_iter().map(|p| best(p.into_iter())).collect(),
         };
@@ -159,7 +203,7 @@ impl Posterior {
         let residue = |(q8, q3_head): (&[f32; 8], &[f32; 3])| match q3 {
             Q3::Head => q3_head.map(f64::from),
             Q3::Sums | Q3::Map => sums(q8),
-            Q3::Both | Q3::Prior => {
+            Q3::Both | Q3::F1 => {
                 let sums = sums(q8);
                 // Not the product: both have seen the same chain, and it would be twice as sure as either.
                 let means = [0, 1, 2].map(|c| (sums[c] * f64::from(q3_head[c])).sqrt());
@@ -191,6 +235,8 @@ fn best(values: impl Iterator<Item = f64>) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::classification::Confusion;
+    use rand::RngExt;
 
     fn posterior() -> Posterior {
         let certain = |state: usize| {
@@ -209,18 +255,54 @@ mod tests {
 
     #[test]
     fn each_decoder_says_what_it_promises() {
-        let priors = Priors { shares: [0.3, 0.01, 0.1, 0.1, 0.1, 0.1, 0.1, 0.19], tau: 1.0, q3_tau: 2.0 };
-        let decode = |q8, q3| Decoder { q8, q3, priors }.decode(&posterior());
+        let mut gains = Gains::equal();
+        gains.q8[1] = Gain { f1: 0.1, mass: 0.02 }; // rare
+        gains.q3[0] = Gain { f1: 0.9, mass: 1.0 };
+        let decode = |q8, q3| Decoder { q8, q3, gains }.decode(&posterior());
         assert_eq!(decode(Q8::Path, Q3::Map), Prediction { q8: vec![0, 0, 0], q3: vec![0, 0, 0] });
         assert_eq!(decode(Q8::Legal, Q3::Map), Prediction { q8: vec![7, 7, 7], q3: vec![2, 2, 2] });
         assert_eq!(decode(Q8::Marginal, Q3::Head), Prediction { q8: vec![0, 7, 7], q3: vec![2, 0, 2] });
-        assert_eq!(decode(Q8::Prior, Q3::Sums).q8, [7, 1, 7]);
+        assert_eq!(decode(Q8::F1, Q3::Sums).q8, [0, 1, 7]);
         assert_eq!(decode(Q8::Marginal, Q3::Sums).q3, [0, 0, 2]);
         assert_eq!(decode(Q8::Marginal, Q3::Both).q3, [2, 0, 2]);
-        // Strand has the least share, but next to no probability here; helix and coil are as common.
-        assert_eq!(decode(Q8::Marginal, Q3::Prior).q3, [2, 0, 2]);
+        assert_eq!(decode(Q8::Marginal, Q3::F1).q3, [2, 2, 2]);
         let sums: Vec<f64> = posterior().classes(Q3::Both).iter().map(|p| p.iter().sum()).collect();
         assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-9));
+    }
+
+    /// No weights of a grid find a better macro-F1 of three states.
+    #[test]
+    fn gains_find_the_best_macro_f1() {
+        let mut rng = datasets::rng(1, "gains", 0);
+        let residues: Vec<([f64; 3], u8)> = (0..20_011)
+            .map(|_| {
+                let weights: [f64; 3] = [1.0, 0.3, 0.05].map(|w| w * rng.random::<f64>().powi(2));
+                let sum: f64 = weights.iter().sum();
+                let draw = rng.random::<f64>() * sum;
+                let state = u8::from(draw > weights[0]) + u8::from(draw > weights[0] + weights[1]);
+                (weights.map(|w| w / sum), state)
+            })
+            .collect();
+        let macro_f1 = |gains: [Gain; 3]| {
+            let said = residues.iter().map(|(p, state)| (*state, best((0..3).map(|s| gains[s].of(p[s])))));
+            Confusion::of(3, said).macro_f1().unwrap()
+        };
+        let fitted = macro_f1(fit(residues.iter().copied()));
+        let plain = macro_f1([EQUAL; 3]);
+        let mut found = 0.0f64;
+        for (a, b) in (0..20).flat_map(|a| (0..20).map(move |b| (f64::from(a), f64::from(b)))) {
+            let weigh = |weight: f64| Gain { f1: 0.0, mass: (-weight / 5.0).exp() };
+            found = found.max(macro_f1([weigh(0.0), weigh(a), weigh(b)]));
+        }
+        assert!(fitted > plain + 0.02 && fitted > found - 0.003, "{plain} {fitted} {found}");
+        // a state that validation never has is never predicted
+        let without = fit(residues.iter().copied().filter(|(_, state)| *state != 2));
+        assert!(
+            (0..100).all(|i| best(
+                [0.0, 0.0, 0.01 * f64::from(i)].iter().zip(without).map(|(p, g)| g.of(*p))
+            ) != 2)
+        );
+        assert_eq!(fit::<3>(std::iter::empty()), [EQUAL; 3]);
     }
 
     #[test]

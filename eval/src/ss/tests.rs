@@ -99,7 +99,7 @@ fn every_test_source_is_reported_beside_its_floors() {
     ProteinRow::write(dir.path(), &proteins).unwrap();
     SsRow::write(dir.path(), &rows).unwrap();
     model(false).save(&dir.path().join("model")).unwrap();
-    Priors { shares: [0.125; 8], tau: 0.5, q3_tau: 0.0 }.save(&dir.path().join("model")).unwrap();
+    Gains::equal().save(&dir.path().join("model")).unwrap();
 
     let results = run(&[dir.path().join("model")], dir.path()).unwrap();
     let names: Vec<&str> = results.iter().map(|r| r.dataset.name.as_str()).collect();

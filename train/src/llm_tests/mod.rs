@@ -99,6 +99,7 @@ fn sft_config(steps: u64) -> sft::Config {
         eval_per_task: 2,
         eval_answers: 0,
         eval_every: 2,
+        patience: None,
         save_every: 2,
         max_bad_steps: 2,
         embeddings: None,

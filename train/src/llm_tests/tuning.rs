@@ -84,6 +84,35 @@ fn the_first_steps_ask_the_first_tasks() {
 }
 
 #[test]
+fn with_patience_a_run_ends_early_and_keeps_its_best_model() {
+    let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
+    let run = |name: &str, steps: u64, patience, resume| {
+        let config = sft::Config {
+            patience,
+            eval_every: 3,
+            optim: optim(3e-2, &["base_model.*", "pool.*|proj.*|boundary.*"]),
+            ..sft_config(steps)
+        };
+        sft::run(&config, &tables, &dir.join(name), resume, &Device::Cpu).unwrap();
+        logged(&dir.join(name), "valid/loss")
+    };
+    let losses = run("patient", 60, Some(2), false);
+    let least = losses.iter().position(|loss| losses.iter().all(|other| loss <= other)).unwrap();
+    assert!(0 < least && least + 3 == losses.len() && losses.len() < 20, "{losses:?}");
+    run("as-many-steps", 3 * least as u64, None, false);
+    let model = |name: &str| {
+        let files = walk(&dir.join(name).join("model"));
+        files.iter().map(|file| fs_err::read(file).unwrap()).collect::<Vec<_>>()
+    };
+    assert!(model("patient") == model("as-many-steps"));
+    // stopped on its way, and after its end
+    run("patient-parts", 3 * (least as u64 + 1), Some(2), false);
+    assert_eq!(run("patient-parts", 60, Some(2), true), losses);
+    assert_eq!(run("patient-parts", 60, Some(2), true), losses);
+    same(&dir.join("patient"), &dir.join("patient-parts"));
+}
+
+#[test]
 fn embeddings_on_disk_change_no_byte_and_serve_the_next_stage() {
     let (dir, tables) = (RUN.path(), RUN.path().join("tables"));
     let cached = |numbers| eval::embeddings::Config { folder: "../embeddings".into(), numbers };
