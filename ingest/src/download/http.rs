@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 
 use super::checksum::Checksum;
@@ -104,6 +104,11 @@ impl Client {
             let status = response.status();
             match (status.is_redirection(), header(LOCATION.as_str())) {
                 (true, Some(place)) => url = url.join(place).map_err(bad)?,
+                _ if header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"))
+                    && status.is_success() =>
+                {
+                    return Err(Fault::Refused("is a page for people, not the file".into()));
+                }
                 _ if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE => {
                     return Ok(Answer { response, checksum });
                 }

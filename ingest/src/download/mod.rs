@@ -143,7 +143,9 @@ impl Folder<'_> {
     async fn bring(&mut self, source: &Origin, file: &File) -> Result<Result<Arrived, String>, Error> {
         let place = self.out.join(&file.path);
         let is_here = place.exists() && self.look(file, &place)?;
-        if is_here && !(self.options.update && file.url.is_some()) {
+        // What the registry has the checksum of does not get newer.
+        let may_be_newer = self.options.update && file.url.is_some() && file.checksum().is_none();
+        if is_here && !may_be_newer {
             return Ok(Ok(self.arrived(file, "was here".into())));
         }
         let mut why = format!("{} ({})", file.path, source.name);
@@ -222,7 +224,6 @@ impl Folder<'_> {
         let known = self.records.files.get(&file.path).filter(|_| is_here).cloned();
         let bar = bar(&file.path);
         let transfer = Transfer::new(&self.client, self.options, address, place, &bar);
-        let mut resumed = transfer.resumes()?;
         loop {
             let Some(part) = transfer.run(known.as_ref()).await? else {
                 return Ok("was here, and is the newest".into());
@@ -231,17 +232,17 @@ impl Folder<'_> {
                 Ok(record) => {
                     part.publish(place)?;
                     bar.finish_and_clear();
+                    tracing::info!("{}: {} bytes from {address}", file.path, record.bytes);
                     self.enter(file, record)?;
                     return Ok(address.to_owned());
                 }
                 Err(Fault::Refused(why)) => {
                     part::remove(place)?;
-                    if !resumed {
+                    if !part.resumed {
                         return Err(Fault::Refused(why));
                     }
-                    // What an earlier try left may be the fault.
+                    // What an earlier run left may be the fault.
                     tracing::warn!("{}: {why}; beginning anew", file.path);
-                    resumed = false;
                 }
                 Err(fault) => return Err(fault),
             }

@@ -89,6 +89,8 @@ pub(super) struct Part {
     note: PathBuf,
     file: fs::File,
     pub(super) state: State,
+    /// Whether an earlier run left it.
+    pub(super) resumed: bool,
     noted: Instant,
 }
 
@@ -104,7 +106,7 @@ impl Part {
             return Ok(None);
         }
         let file = fs::OpenOptions::new().write(true).open(&path)?;
-        Ok(Some(Self { path, note, file, state, noted: Instant::now() }))
+        Ok(Some(Self { path, note, file, state, resumed: true, noted: Instant::now() }))
     }
 
     /// A part without bytes.
@@ -117,7 +119,7 @@ impl Part {
             fs::remove_file(&note)?;
         }
         let file = fs::File::create(&path)?;
-        Ok(Self { path, note, file, state, noted: Instant::now() })
+        Ok(Self { path, note, file, state, resumed: false, noted: Instant::now() })
     }
 
     /// Takes bytes, and writes down how far the file has come if that was a while ago.

@@ -37,11 +37,6 @@ impl<'a> Transfer<'a> {
         Self { client, options, address, place, bar, came: Cell::new(false) }
     }
 
-    /// Whether an earlier try left something to go on with.
-    pub(super) fn resumes(&self) -> Result<bool, Fault> {
-        Ok(Part::resume(self.place, self.address)?.is_some())
-    }
-
     /// Fetches what is missing of the file. `None`: the server still has the one that `known` tells of.
     pub(super) async fn run(&self, known: Option<&Record>) -> Result<Option<Part>, Fault> {
         let fetched = match Part::resume(self.place, self.address)? {
@@ -62,10 +57,14 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    fn piece_bytes(&self) -> u64 {
+        self.options.piece_bytes.max(1)
+    }
+
     async fn begin(&self, known: Option<&Record>) -> Result<Option<Part>, Fault> {
         let mut patience = self.client.patience();
         let Answer { response, checksum } = loop {
-            match self.client.get(self.address, &range(0, self.options.piece_bytes)).await {
+            match self.client.get(self.address, &range(0, self.piece_bytes())).await {
                 Ok(answer) => break answer,
                 Err(fault) => patience.after(fault).await?,
             }
@@ -123,7 +122,7 @@ impl<'a> Transfer<'a> {
     async fn ranges(&self, part: Part, first: Option<Response>) -> Result<Part, Fault> {
         self.bar.set_length(part.state.total.unwrap_or(0));
         self.bar.set_position(part.state.bytes());
-        let pieces = RefCell::new(VecDeque::from(part.state.missing(self.options.piece_bytes)));
+        let pieces = RefCell::new(VecDeque::from(part.state.missing(self.piece_bytes())));
         let (part, first) = (RefCell::new(part), Cell::new(first));
         let connection = async || {
             loop {
@@ -132,7 +131,7 @@ impl<'a> Transfer<'a> {
             }
         };
         let done: Result<Vec<()>, Fault> =
-            try_join_all((0..self.options.connections).map(|_| connection())).await;
+            try_join_all((0..self.options.connections.max(1)).map(|_| connection())).await;
         let mut part = part.into_inner();
         let noted = part.note();
         done?;
