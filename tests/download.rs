@@ -450,7 +450,8 @@ fn what_cannot_be_fetched_is_asked_of_a_person() {
     assert!(fs_err::read_to_string(out.join("LICENCES.md")).unwrap().contains("put there by hand"));
     // and not the right one
     let registry = source(&format!("http://{gone}/a"), &format!("sha256 = \"{}\"", sha256(b"else")));
-    assert!(fetch(out, &registry).unwrap_err().contains("no connection"));
+    let error = fetch(out, &registry).unwrap_err();
+    assert!(error.contains("no connection") && error.contains("its SHA-256 is"), "{error}");
     assert!(file.exists(), "what a person put there is theirs");
     // a source that no program may fetch
     let registry = source("", "")
@@ -459,6 +460,12 @@ fn what_cannot_be_fetched_is_asked_of_a_person() {
     let other = place.path().join("other");
     let error = fetch(&other, &registry).unwrap_err();
     assert!(error.contains("https://example.org/: sign here"), "{error}");
+    fs_err::create_dir_all(other.join("deep")).unwrap();
+    for (text, update, comes) in [("old", false, true), ("new", false, false), ("new", true, true)] {
+        fs_err::write(other.join("deep/file.tsv"), text).unwrap();
+        let got = fetch_with(&other, &registry, &Options { update, ..quick() });
+        assert_eq!(got.is_ok(), comes, "{got:?}");
+    }
 }
 
 #[test]

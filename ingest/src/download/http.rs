@@ -11,6 +11,8 @@ use crate::Error;
 
 /// Redirects that are followed.
 const MOST_HOPS: usize = 10;
+/// How long a server may take to say that it is there.
+const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// How long a server may ask us to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Larger lists of checksums are none.
@@ -50,8 +52,8 @@ impl From<reqwest::Error> for Fault {
         let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
         let cause = causes.last().map_or_else(String::new, ToString::to_string);
         match () {
-            () if error.is_timeout() => Self::Passing("the server is silent".into(), None),
             () if error.is_connect() => Self::Unreachable(format!("no connection ({cause})")),
+            () if error.is_timeout() => Self::Passing("the server is silent".into(), None),
             () => Self::Passing(format!("the connection broke ({cause})"), None),
         }
     }
@@ -80,7 +82,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             // Parallel ranges are to be parallel connections.
             .http1_only()
-            .connect_timeout(silence)
+            .connect_timeout(LONGEST_CONNECT)
             .read_timeout(silence)
             // A file that is packed for the way would have other lengths.
             .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))

@@ -142,13 +142,14 @@ impl Folder<'_> {
     /// Brings one file; the inner error says why it did not come.
     async fn bring(&mut self, source: &Origin, file: &File) -> Result<Result<Arrived, String>, Error> {
         let place = self.out.join(&file.path);
-        let is_here = place.exists() && self.look(file, &place)?;
+        let fault = if place.exists() { self.look(file, &place)? } else { Some("is not here".into()) };
         // What the registry has the checksum of does not get newer.
         let may_be_newer = self.options.update && file.url.is_some() && file.checksum().is_none();
-        if is_here && !may_be_newer {
+        if fault.is_none() && !may_be_newer {
             return Ok(Ok(self.arrived(file, "was here".into())));
         }
-        let mut why = format!("{} ({})", file.path, source.name);
+        let is_here = fault.is_none();
+        let mut why = format!("{} ({}): {}", file.path, source.name, fault.unwrap_or_default());
         let addresses = file.url.iter().flat_map(|url| self.registry.addresses(url, &self.options.mirrors));
         for address in addresses.collect::<Vec<_>>() {
             match self.fetch(file, &place, &address, is_here).await {
@@ -156,7 +157,7 @@ impl Folder<'_> {
                 Err(Fault::Local(error)) => return Err(error),
                 Err(fault) => {
                     let fault = self.remember(&address, fault);
-                    tracing::warn!("{}: {address}: {fault}", file.path);
+                    tracing::info!("{}: {address}: {fault}", file.path);
                     let _ = write!(why, "\n  {address}: {fault}");
                 }
             }
@@ -179,22 +180,26 @@ impl Folder<'_> {
         }
     }
 
-    /// Looks at a file that is there: whether it is what was fetched, or what its publisher gives.
-    fn look(&mut self, file: &File, place: &Path) -> Result<bool, Error> {
+    /// What is wrong with a file that is there: it is not what its publisher gives, or not what it was.
+    fn look(&mut self, file: &File, place: &Path) -> Result<Option<String>, Error> {
         let got = Fingerprint::of(place)?;
         let known = self.records.files.get(&file.path);
-        let wanted = file.checksum().or_else(|| known.map(|known| Checksum::Sha256(known.sha256.clone())));
-        if let Some(fault) = wanted.as_ref().and_then(|wanted| got.fault(wanted)) {
+        // What a person put there is replaced by a person.
+        let first = known.filter(|_| !self.options.update || file.url.is_some());
+        let fault = match (file.checksum(), first) {
+            (Some(published), _) => got.fault(&published),
+            (None, Some(first)) => unlike(&got, first),
+            (None, None) => None,
+        };
+        if let Some(fault) = &fault {
             tracing::warn!("{}: {fault}", place.display());
-            return Ok(false);
-        }
-        if known.is_none_or(|known| known.sha256 != got.sha256) {
+        } else if known.is_none_or(|known| known.sha256 != got.sha256) {
             let compared_with = file.checksum().map_or_else(|| NOTHING.into(), |sum| in_registry(&sum));
             let (address, validator) = (None, None);
             let record = Record { address, validator, bytes: got.bytes, sha256: got.sha256, compared_with };
             self.enter(file, record)?;
         }
-        Ok(true)
+        Ok(fault)
     }
 
     /// Writes down what came.
@@ -288,10 +293,8 @@ impl Folder<'_> {
         let compared_with = match (published.or(served.as_ref()), first) {
             (Some((_, of)), _) => of.clone(),
             (None, Some(first)) => {
-                if let Some(fault) = got.fault(&Checksum::Sha256(first.sha256.clone())) {
-                    return Err(Fault::Refused(format!(
-                        "{fault} as at the first download; removed (a newer file? --update takes it)"
-                    )));
+                if let Some(fault) = unlike(&got, first) {
+                    return Err(Fault::Refused(format!("{fault}; removed")));
                 }
                 "SHA-256 of the first download".into()
             }
@@ -301,6 +304,12 @@ impl Folder<'_> {
         let (address, validator) = (Some(state.address.clone()), state.validator.clone());
         Ok(Record { address, validator, bytes: got.bytes, sha256: got.sha256, compared_with })
     }
+}
+
+/// How a file differs from what it was.
+fn unlike(got: &Fingerprint, first: &Record) -> Option<String> {
+    let fault = got.fault(&Checksum::Sha256(first.sha256.clone()))?;
+    Some(format!("{fault}, as at the first download (a newer file? --update takes it)"))
 }
 
 fn in_registry(sum: &Checksum) -> String {
