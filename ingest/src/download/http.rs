@@ -49,8 +49,7 @@ impl From<reqwest::Error> for Fault {
     fn from(error: reqwest::Error) -> Self {
         // The address stands beside every fault already; the last cause says most.
         let error = error.without_url();
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-        let cause = causes.last().map_or_else(String::new, ToString::to_string);
+        let cause = last_cause(&error);
         match () {
             () if error.is_connect() => Self::Unreachable(format!("no connection ({cause})")),
             () if error.is_timeout() => Self::Passing("the server is silent".into(), None),
@@ -87,7 +86,13 @@ impl Client {
             // A file that is packed for the way would have other lengths.
             .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
             .build()
-            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+            .map_err(|error| {
+                Error::Io(std::io::Error::other(format!(
+                    "nothing can be fetched over https: {}\nhint: install certificates (the package ca-certificates), \
+                     or name a file of them in SSL_CERT_FILE",
+                    last_cause(&error)
+                )))
+            })?;
         Ok(Self { http, attempts, pause })
     }
 
@@ -147,6 +152,11 @@ impl Client {
     pub(super) fn patience(&self) -> Patience {
         Patience { failed: 0, attempts: self.attempts, pause: self.pause }
     }
+}
+
+fn last_cause(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 /// What a status that is no success means.
