@@ -447,7 +447,11 @@ fn what_cannot_be_fetched_is_asked_of_a_person() {
     fs_err::create_dir_all(file.parent().unwrap()).unwrap();
     fs_err::write(&file, "made up").unwrap();
     assert_eq!(fetch(out, &registry).unwrap().from, "was here");
-    assert!(fs_err::read_to_string(out.join("LICENCES.md")).unwrap().contains("put there by hand"));
+    let licences = fs_err::read_to_string(out.join("LICENCES.md")).unwrap();
+    assert!(
+        licences.contains("put there by hand") && licences.contains("NOT for commercial use"),
+        "{licences}"
+    );
     // and not the right one
     let registry = source(&format!("http://{gone}/a"), &format!("sha256 = \"{}\"", sha256(b"else")));
     let error = fetch(out, &registry).unwrap_err();

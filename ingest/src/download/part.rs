@@ -127,7 +127,7 @@ impl Part {
         self.file.seek(SeekFrom::Start(at))?;
         self.file.write_all(bytes)?;
         self.state.add(at, at + bytes.len() as u64);
-        if self.noted.elapsed() >= EVERY {
+        if self.state.total.is_some() && self.noted.elapsed() >= EVERY {
             self.note()?;
         }
         Ok(())
