@@ -184,7 +184,7 @@ impl Patience {
         if self.failed >= self.attempts {
             return Err(Fault::Refused(format!("{why}, {} times", self.failed)));
         }
-        tracing::debug!("{why}; trying again");
+        tracing::info!("{why}; trying again");
         tokio::time::sleep(wait.unwrap_or(self.pause * 2u32.saturating_pow(self.failed - 1))).await;
         Ok(())
     }
