@@ -1,5 +1,6 @@
 //! The command line: clap, then one call per command.
 
+mod download;
 mod language;
 mod predict;
 mod recipe;
@@ -50,6 +51,24 @@ enum Command {
         /// Decides every byte
         #[arg(long, value_name = "N", default_value_t = datasets::world::Config::default().seed)]
         seed: u64,
+    },
+    /// Fetch raw files of the sources from their publishers; without a source, list what there is
+    Download {
+        /// Which sources
+        #[arg(requires = "out")]
+        source: Vec<String>,
+        /// Folder for the files, laid out as the recipe.toml in it says
+        #[arg(long, value_name = "DIR", requires = "source")]
+        out: Option<PathBuf>,
+        /// A list of sources of one's own, of the form of ingest/src/download/sources.toml
+        #[arg(long, value_name = "FILE.toml")]
+        registry: Option<PathBuf>,
+        /// Ask this place first: what addresses begin with, and what to put instead
+        #[arg(long, value_name = "OF=AT", requires = "source")]
+        mirror: Vec<String>,
+        /// Take newer files where the publisher has some
+        #[arg(long, requires = "source")]
+        update: bool,
     },
     /// Turn raw files into tables
     Ingest {
@@ -429,6 +448,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::World { out, proteins, seed } => {
             let config = datasets::world::Config { seed, n_proteins: proteins };
             stages::world(&config, &out).map_err(Failure::Work)
+        }
+        Command::Download { source, out, registry, mirror, update } => {
+            let wish = download::Wish::new(registry.as_deref(), &mirror, update).map_err(Failure::Usage)?;
+            let Some(out) = out else {
+                wish.list();
+                return Ok(());
+            };
+            let sources = wish.choose(&source).map_err(Failure::Usage)?;
+            wish.fetch(&sources, &out).map_err(Failure::Work)
         }
         Command::Ingest { recipe, data, out } => {
             let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;

@@ -1,10 +1,7 @@
 //! Models by name: a server on this machine that answers as the Hugging Face hub does, and the cache that Python shares.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use datasets::chat::CHATML;
 use datasets::tokenizer::Tokenizer;
@@ -14,6 +11,7 @@ use models::llm::qwen3::Config;
 use sha2::{Digest, Sha256};
 
 use crate::kit::peptalk;
+use crate::server::{Reply, Request, Server};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const REPOSITORY: &str = "made-up/tiny-chat";
@@ -31,42 +29,15 @@ enum Fault {
     Spoilt,
 }
 
-#[derive(Default)]
-struct State {
-    files: BTreeMap<String, Vec<u8>>,
-    fault: Fault,
-    /// method and path of every request
-    asked: Vec<String>,
-}
-
 /// A hub with one repository.
 struct Hub {
-    address: String,
-    state: Arc<Mutex<State>>,
+    files: BTreeMap<String, Vec<u8>>,
+    fault: Fault,
 }
 
 impl Hub {
-    fn start(files: BTreeMap<String, Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(Mutex::new(State { files, ..State::default() }));
-        let shared = state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = shared.clone();
-                std::thread::spawn(move || while serve(&stream, &state).is_some() {});
-            }
-        });
-        Self { address, state }
-    }
-
-    fn set(&self, fault: Fault) {
-        self.state.lock().unwrap().fault = fault;
-    }
-
-    /// Requests since the last call.
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.state.lock().unwrap().asked)
+    fn start(files: BTreeMap<String, Vec<u8>>) -> Server<Self> {
+        Server::start(Self { files, fault: Fault::None }, answer)
     }
 }
 
@@ -74,44 +45,17 @@ fn sha256(bytes: &[u8]) -> String {
     datasets::hex(&Sha256::digest(bytes))
 }
 
-/// Answers one request; `None` ends the connection.
-fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?);
-    let mut first = String::new();
-    lines.read_line(&mut first).ok().filter(|&n| n > 0)?;
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        lines.read_line(&mut line).ok()?;
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.to_owned()),
-            None => break,
-        };
+fn answer(request: &Request, hub: &mut Hub) -> Reply {
+    let path = request.path.as_str();
+    let reply = |status: &'static str, body: &[u8]| Reply::new(status, body).header("X-Repo-Commit", COMMIT);
+    let authorised = request.headers.get("authorization").is_some_and(|value| value == "Bearer hf_right");
+    if hub.fault == Fault::Gated && !authorised {
+        return reply("401 Unauthorized", b"").header("X-Error-Code", "GatedRepo");
     }
-    let (method, path) = first.split_once(' ')?;
-    let path = path.split([' ', '?']).next()?.to_owned();
-    let mut state = state.lock().ok()?;
-    state.asked.push(format!("{method} {path}"));
-    let authorised = headers.get("authorization").is_some_and(|value| value == "Bearer hf_right");
-    let answer = |status: &str, more: &str, body: &[u8], sent: usize| -> Option<()> {
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nX-Repo-Commit: {COMMIT}\r\n{more}\r\n",
-            body.len()
-        );
-        let mut stream = stream;
-        stream.write_all(head.as_bytes()).ok()?;
-        if method == "GET" {
-            stream.write_all(&body[..sent]).ok()?;
-        }
-        (method != "GET" || sent == body.len()).then_some(())
-    };
-    if state.fault == Fault::Gated && !authorised {
-        return answer("401 Unauthorized", "X-Error-Code: GatedRepo\r\n", b"", 0);
-    }
+    let json = |body: String| reply("200 OK", body.as_bytes()).header("Content-Type", "application/json");
     let api = format!("/api/models/{REPOSITORY}");
     if path == format!("{api}/revision/main") {
-        let body = format!(r#"{{"id":"{REPOSITORY}","sha":"{COMMIT}"}}"#);
-        return answer("200 OK", "Content-Type: application/json\r\n", body.as_bytes(), body.len());
+        return json(format!(r#"{{"id":"{REPOSITORY}","sha":"{COMMIT}"}}"#));
     }
     if path == format!("{api}/tree/{COMMIT}") {
         let entry = |(name, bytes): (&String, &Vec<u8>)| {
@@ -121,32 +65,30 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
                 bytes.len()
             )
         };
-        let body = format!("[{}]", state.files.iter().map(entry).collect::<Vec<_>>().join(","));
-        return answer("200 OK", "Content-Type: application/json\r\n", body.as_bytes(), body.len());
+        return json(format!("[{}]", hub.files.iter().map(entry).collect::<Vec<_>>().join(",")));
     }
     // A file is asked for under its name and redirected, relatively, to where it is kept.
     let place = format!("/{REPOSITORY}/resolve/{COMMIT}/");
     if let Some(name) = path.strip_prefix(&place) {
-        return match state.files.contains_key(name) {
-            true => answer("307 Temporary Redirect", &format!("Location: /kept/{name}\r\n"), b"", 0),
-            false => answer("404 Not Found", "X-Error-Code: EntryNotFound\r\n", b"", 0),
+        return match hub.files.contains_key(name) {
+            true => reply("307 Temporary Redirect", b"").header("Location", format!("/kept/{name}")),
+            false => reply("404 Not Found", b"").header("X-Error-Code", "EntryNotFound"),
         };
     }
-    let Some((name, bytes)) = path.strip_prefix("/kept/").and_then(|name| state.files.get_key_value(name))
+    let Some((name, bytes)) = path.strip_prefix("/kept/").and_then(|name| hub.files.get_key_value(name))
     else {
-        return answer("404 Not Found", "X-Error-Code: RepoNotFound\r\n", b"", 0);
+        return reply("404 Not Found", b"").header("X-Error-Code", "RepoNotFound");
     };
     let large = name.ends_with(".safetensors");
     let etag = if large { sha256(bytes) } else { sha256(bytes)[..40].to_owned() };
-    let more = format!("ETag: \"{etag}\"\r\n");
     let mut bytes = bytes.clone();
     let mut sent = bytes.len();
-    match state.fault {
+    match hub.fault {
         Fault::CutShort if large => sent /= 2,
         Fault::Spoilt if large => bytes[sent - 1] ^= 1,
         _ => {}
     }
-    answer("200 OK", &more, &bytes, sent)
+    reply("200 OK", &bytes).header("ETag", format!("\"{etag}\"")).cut(sent)
 }
 
 /// A language model of a few thousand random weights.
@@ -225,24 +167,24 @@ fn a_gated_missing_or_broken_model_is_explained() {
         assert!(code == 1 && !err.contains("panicked"), "{name}: {err}");
         err
     };
-    hub.set(Fault::Gated);
+    hub.state().fault = Fault::Gated;
     let error = failed(REPOSITORY, &home("gated"), &[]);
     assert!(error.contains("accept its licence") && error.contains("HF_TOKEN"), "{error}");
     let right = [("HF_TOKEN", "hf_right")];
     assert_eq!(ask(REPOSITORY, &hub.address, &home("gated"), &right).0, 0);
     failed(REPOSITORY, &home("wrong"), &[("HF_TOKEN", "hf_wrong")]);
 
-    hub.set(Fault::None);
+    hub.state().fault = Fault::None;
     let error = failed("made-up/no-such-model", &home("missing"), &[]);
     assert!(error.contains("fetching model made-up/no-such-model"), "{error}");
     failed(REPOSITORY, &home("empty"), &[("HF_HUB_OFFLINE", "1")]);
 
     // what is broken is not kept, what came whole is not fetched again
     for (fault, name) in [(Fault::CutShort, "cut"), (Fault::Spoilt, "spoilt")] {
-        hub.set(fault);
+        hub.state().fault = fault;
         failed(REPOSITORY, &home(name), &[]);
         hub.asked();
-        hub.set(Fault::None);
+        hub.state().fault = Fault::None;
         let (code, _, err) = ask(REPOSITORY, &hub.address, &home(name), &[]);
         assert_eq!(code, 0, "{name}: {err}");
         let fetched = hub.asked().iter().filter(|a| *a == "GET /kept/model.safetensors").count();

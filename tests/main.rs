@@ -2,6 +2,8 @@
 
 /// Help texts, exit codes and what a wrong call is told.
 mod cli;
+/// Raw files from their publishers: servers that cut, change, lie or are not there.
+mod download;
 /// Models by name: the hub, its faults, and the cache that Python shares.
 mod hub;
 /// Raw files to tables: every record accounted for, bad input of every kind, identical bytes.
@@ -20,5 +22,7 @@ mod publish;
 mod recipes;
 /// A run that is killed ends in the bytes of one that is not.
 mod run;
+/// A server on this machine.
+mod server;
 /// Real files of every format against what others say of them.
 mod sources;

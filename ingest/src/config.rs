@@ -184,6 +184,19 @@ impl Kind {
 }
 
 impl Config {
+    /// These sources, with every rule at its default.
+    pub(crate) fn of(source: Vec<Source>) -> Self {
+        Self {
+            min_length: default_min_length(),
+            max_length: default_max_length(),
+            kinship: Kinship::default(),
+            valid_fraction: default_valid_fraction(),
+            test_fraction: default_test_fraction(),
+            memory_mib: default_memory_mib(),
+            source,
+        }
+    }
+
     /// Whether one of these sources is a test set whose homologs leave training.
     pub(crate) fn excludes_homologs(&self, sources: &[String]) -> bool {
         self.source.iter().any(|s| s.exclude_homologs && sources.contains(&s.name))

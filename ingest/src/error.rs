@@ -19,12 +19,36 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// Another run writes the same tables.
-    #[error("another ingest works on {out}\nhint: wait for it to end, or give another output folder")]
+    /// Another run writes into the same folder.
+    #[error("another peptalk works on {out}\nhint: wait for it to end, or give another output folder")]
     Busy {
-        /// The tables folder.
+        /// The folder.
         out: PathBuf,
     },
+    /// A registry of sources that cannot be meant so.
+    #[error("{place}: {}", .faults.join("\n"))]
+    Registry {
+        /// The registry.
+        place: String,
+        /// Every fault.
+        faults: Vec<String>,
+    },
+    /// A source that the registry does not know.
+    #[error(
+        "there is no source {name:?}; there are {known}\nhint: `peptalk download` alone says what each of them is"
+    )]
+    UnknownSource {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Files that did not come, each with what was tried and where it belongs.
+    #[error(
+        "{} file(s) could not be fetched:\n{}\nhint: run it again to go on, or fetch them by hand, from the addresses above to their places, and run it again to have them checked",
+        .0.len(), .0.join("\n")
+    )]
+    NotFetched(Vec<String>),
     /// A file without a byte of content.
     #[error("{path} is empty\nhint: fetch it again, or take it out of the recipe")]
     Empty {

@@ -16,6 +16,7 @@ mod contradiction;
 mod dedup;
 pub mod diff;
 pub mod distinct;
+pub mod download;
 mod error;
 mod fasta;
 mod json;
