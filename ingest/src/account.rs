@@ -46,7 +46,8 @@ impl Manifest {
     /// in common, and warnings.
     pub fn parts(&self) -> String {
         let mut text = String::from(
-            "| task | train | valid | test | excluded | α = 1 | α = 0.5 | α = 0 | training records of |\n\
+            "| task | train: records · proteins · clusters | valid | test | excluded | drawn at α = 1, each met | α = 0.5 | \
+             α = 0 | training records of |\n\
              |---|---:|---:|---:|---:|---:|---:|---:|---|\n",
         );
         let drawn = ALPHAS.map(|alpha| draws(&self.tasks, alpha));
@@ -68,7 +69,8 @@ impl Manifest {
             let row = format!("| {name} | {} | {} | {sources} |", parts.join(" | "), shares.join(" | "));
             writeln!(text, "{row}").expect("a string takes all text");
         }
-        text += "\n| answers in words | train | valid | test |\n|---|---:|---:|---:|\n";
+        text += "\n| answers in words | train: answers · groups | valid: answers · groups · in train · nearly in train | test |\n\
+                 |---|---:|---:|---:|\n";
         for (name, task) in &self.tasks {
             let cell = |split: &Split| {
                 let part = task.parts.get(split)?;
