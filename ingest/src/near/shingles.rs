@@ -23,15 +23,21 @@ fn hash(word: &str) -> u64 {
     XxHash3_128::oneshot(word.as_bytes()) as u64
 }
 
-/// The words of a text that hold a digit, by their hashes, sorted: positions, EC numbers, charges, names of compounds. Texts
-/// that differ in one of these may say different things, however alike they are.
-pub(super) fn numbers(text: &str) -> Vec<u64> {
+/// The words of a text that hold a digit or are one letter, by their hashes, sorted: positions, EC numbers, charges, isoforms,
+/// chains. Texts that differ in one of these may say different things, however alike they are.
+pub(super) fn labels(text: &str) -> Vec<u64> {
     let lower = text.to_lowercase();
-    let with_digit = words(&lower).filter(|word| word.bytes().any(|b| b.is_ascii_digit()));
-    let mut numbers: Vec<u64> = with_digit.map(hash).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    numbers
+    let is_label = |word: &&str| word.bytes().any(|b| b.is_ascii_digit()) || word.chars().count() == 1;
+    let mut labels: Vec<u64> = words(&lower).filter(is_label).map(hash).collect();
+    labels.sort_unstable();
+    labels.dedup();
+    labels
+}
+
+/// Whether a text has the words of a shingle. In a shorter one all may hang on case: `ARF3` is a gene of man, `arf3` one of
+/// a fish.
+pub(super) fn is_sentence(text: &str) -> bool {
+    words(text).nth(WIDTH - 1).is_some()
 }
 
 /// Texts, each as its set of shingles (three words in a row), by 32 bits of hash: 4 bytes a word is all that is kept of
@@ -178,7 +184,8 @@ mod tests {
         }
         assert_eq!(texts(&["", " . "]).jaccard(0, 1), 1.0);
         assert_eq!(texts(&["", "Binds."]).jaccard(0, 1), 0.0);
-        assert_eq!(numbers("At Ser-15 and Ser-15, EC 1.1.1.1; binds zinc.").len(), 2);
+        assert_eq!(labels("At Ser-15 and Ser-15, EC 1.1.1.1; binds zinc. [Isoform f].").len(), 3);
+        assert!(is_sentence("Binds much zinc.") && !is_sentence("Binds . zinc."));
     }
 
     proptest! {
