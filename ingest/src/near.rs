@@ -39,7 +39,7 @@ pub struct Counts {
 /// Groups the texts of a column of Parquet files and writes a table `row`, `group` (tab-separated): rows count from 0
 /// through all files, a group is named by its first row.
 ///
-/// The same groups on any number of threads (rayon's current number is used). Memory: 4 bytes a word and some 60 a row.
+/// The same groups on any number of threads (rayon's current number is used). Memory: 4 bytes a word and some 100 a row.
 ///
 /// # Errors
 /// I/O; a file without the column, or one without text in it.

@@ -4,7 +4,7 @@ use homology::mix;
 use rayon::prelude::*;
 use twox_hash::XxHash3_128;
 
-/// Texts that a thread reads at once.
+/// Fewest texts that are worth another thread.
 const CHUNK: usize = 1024;
 
 /// Words of a shingle. Of a text with fewer all words are one.
@@ -40,70 +40,25 @@ pub(super) fn is_sentence(text: &str) -> bool {
     words(text).nth(WIDTH - 1).is_some()
 }
 
-/// Texts, each as its set of shingles (three words in a row), by 32 bits of hash: 4 bytes a word is all that is kept of
-/// them. Two different shingles are taken for one with a chance of 2⁻³².
+/// Texts, each as its set of shingles (three words in a row), by 32 bits of hash, sorted: 4 bytes a word is all that is kept
+/// of them. Two different shingles are taken for one with a chance of 2⁻³².
 #[derive(Debug, Default)]
-pub(crate) struct Texts {
-    shingles: Vec<u32>,
-    /// Where the text behind it begins.
-    ends: Vec<usize>,
-}
+pub(crate) struct Texts(Vec<Box<[u32]>>);
 
 impl Texts {
     /// Adds texts; their numbers are their order.
     pub(crate) fn extend(&mut self, texts: &[impl AsRef<str> + Sync]) {
-        let read = |chunk: &[_]| {
-            let mut read = Self::default();
-            chunk.iter().for_each(|text: &_| read.push(AsRef::<str>::as_ref(text)));
-            read
-        };
-        let chunks: Vec<Self> = texts.par_chunks(CHUNK).map(read).collect();
-        for Self { shingles, ends } in chunks {
-            let begin = self.shingles.len();
-            self.shingles.extend(shingles);
-            self.ends.extend(ends.into_iter().map(|end| begin + end));
-        }
-    }
-
-    /// Adds a text.
-    fn push(&mut self, text: &str) {
-        let lower = text.to_lowercase();
-        let begin = self.shingles.len();
-        let mut last = [0; WIDTH];
-        let mut n_words = 0;
-        for word in words(&lower) {
-            last.rotate_left(1);
-            last[WIDTH - 1] = hash(word);
-            n_words += 1;
-            if n_words >= WIDTH {
-                self.shingles.push(shingle(&last));
-            }
-        }
-        if (1..WIDTH).contains(&n_words) {
-            self.shingles.push(shingle(&last[WIDTH - n_words..]));
-        }
-        let own = &mut self.shingles[begin..];
-        own.sort_unstable();
-        let mut n_distinct = 0;
-        for at in 0..own.len() {
-            if at == 0 || own[at] != own[n_distinct - 1] {
-                own[n_distinct] = own[at];
-                n_distinct += 1;
-            }
-        }
-        self.shingles.truncate(begin + n_distinct);
-        self.ends.push(self.shingles.len());
+        self.0.par_extend(texts.par_iter().with_min_len(CHUNK).map(|text| shingles(text.as_ref())));
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.0.len()
     }
 
     /// The shingles of a text, sorted, each once.
     pub(super) fn of(&self, number: usize) -> &[u32] {
-        let begin = if number == 0 { 0 } else { self.ends[number - 1] };
-        &self.shingles[begin..self.ends[number]]
+        &self.0[number]
     }
 
     /// A number that texts with the same shingles have in common.
@@ -127,6 +82,19 @@ impl Texts {
         // However many are in both, it is at most this; rounding must not decide.
         n.min(m) as f64 >= threshold * n.max(m) as f64 - 1e-6 && self.jaccard(one, other) >= threshold
     }
+}
+
+fn shingles(text: &str) -> Box<[u32]> {
+    let lower = text.to_lowercase();
+    let words: Vec<u64> = words(&lower).map(hash).collect();
+    let mut shingles: Vec<u32> = match words.len() {
+        0 => vec![],
+        1..WIDTH => vec![shingle(&words)],
+        _ => words.windows(WIDTH).map(shingle).collect(),
+    };
+    shingles.sort_unstable();
+    shingles.dedup();
+    shingles.into()
 }
 
 fn shingle(words: &[u64]) -> u32 {
