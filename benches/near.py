@@ -144,25 +144,28 @@ def main():
     arguments.add_argument("--rows", type=int, default=500_000)
     arguments.add_argument("--rounds", type=int, default=3)
     given = arguments.parse_intermixed_args()
-    path, out = os.path.join(given.folder, "texts.parquet"), os.path.join(given.folder, "groups.tsv")
+    path = os.path.join(given.folder, "texts.parquet")
+    out = {how: os.path.join(given.folder, f"{how}.tsv") for how in given.how}
     if not os.path.exists(path):
         os.makedirs(given.folder, exist_ok=True)
         make(f"{path}.part", given.rows)
         os.rename(f"{path}.part", path)
+    used, found = collections.defaultdict(list), {}
+    # Before anything is read here: a process begins with the memory of the one that starts it.
+    for _ in range(given.rounds):
+        for how in given.how:
+            used[how].append(run(how, path, out[how]))
     families = read(path, "family")
     pairs = truth(read(path, "text"), families)
     print(f"{len(families)} texts, {len(pairs)} pairs")
-    used, found = collections.defaultdict(list), {}
-    for _ in range(given.rounds):
-        for how in given.how:
-            used[how].append(run(how, path, out))
-            with open(out) as file:
-                groups = [int(line.split("\t")[1]) for line in itertools.islice(file, 1, None)]
-            held = collections.defaultdict(set)
-            for row, group in enumerate(groups):
-                held[group].add(families[row])
-            together = sum(groups[i] == groups[j] for i, j in pairs)
-            found[how] = len(held), together / len(pairs), sum(len(of) > 1 for of in held.values())
+    for how in given.how:
+        with open(out[how]) as file:
+            groups = [int(line.split("\t")[1]) for line in itertools.islice(file, 1, None)]
+        held = collections.defaultdict(set)
+        for row, group in enumerate(groups):
+            held[group].add(families[row])
+        together = sum(groups[i] == groups[j] for i, j in pairs)
+        found[how] = len(held), together / len(pairs), sum(len(of) > 1 for of in held.values())
     for how in given.how:
         wall, cpu, memory = (min(values) for values in zip(*used[how]))
         n_groups, recall, joined = found[how]

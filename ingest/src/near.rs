@@ -1,6 +1,6 @@
 //! Texts that say nearly the same: alike as sets of shingles (three words in a row; case and punctuation put aside).
 //!
-//! Of one protein they are repeats, which [`merge`] finds pair by pair. Of different proteins they are natural (a family
+//! Of one protein they are repeats, which `merge` finds pair by pair. Of different proteins they are natural (a family
 //! has one sentence for all its members) and stay; how many they are, and what a held-out part has in common with train, is
 //! counted by groups, which [`Lsh`] finds among millions.
 
