@@ -69,8 +69,7 @@ impl Manifest {
             let row = format!("| {name} | {} | {} | {sources} |", parts.join(" | "), shares.join(" | "));
             writeln!(text, "{row}").expect("a string takes all text");
         }
-        text += "\n| answers in words | train: answers · groups | valid: answers · groups · in train · nearly in train | test |\n\
-                 |---|---:|---:|---:|\n";
+        let mut answers = String::new();
         for (name, task) in &self.tasks {
             let cell = |split: &Split| {
                 let part = task.parts.get(split)?;
@@ -81,8 +80,13 @@ impl Manifest {
             let cells = [Split::Train, Split::Valid, Split::Test].map(|split| cell(&split));
             if cells.iter().any(Option::is_some) {
                 let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".into()));
-                writeln!(text, "| {name} | {} |", cells.join(" | ")).expect("a string takes all text");
+                writeln!(answers, "| {name} | {} |", cells.join(" | ")).expect("a string takes all text");
             }
+        }
+        if !answers.is_empty() {
+            text += "\n| answers in words | train: answers · groups | valid: answers · groups · in train · nearly in train | test |\n\
+                     |---|---:|---:|---:|\n";
+            text += &answers;
         }
         if !self.warnings.is_empty() {
             text += "\nWarnings:\n\n";
