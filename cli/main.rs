@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eval::embeddings::Numbers;
 use ingest::distinct::Key;
+use ingest::near::Lsh;
 use models::device::{self, Device};
 use recipe::Recipe;
 use stages::Training;
@@ -284,6 +285,24 @@ enum Data {
         #[arg(long, value_name = "COLUMN,..", value_delimiter = ',')]
         sequence: Vec<String>,
     },
+    /// Find texts that are nearly the same, among millions
+    Near {
+        /// Parquet files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The column with the texts
+        #[arg(long, value_name = "COLUMN")]
+        text: String,
+        /// Where to write the table: row, from 0 through all files, and the first row of its group
+        #[arg(long, value_name = "TSV")]
+        out: PathBuf,
+        /// Least Jaccard similarity of two texts as sets of three words in a row
+        #[arg(long, value_name = "F", default_value_t = ingest::near::THRESHOLD)]
+        threshold: f64,
+        /// Least share of the pairs of just this similarity that is found
+        #[arg(long, value_name = "F", default_value_t = ingest::near::RECALL)]
+        recall: f64,
+    },
     /// Say what is different between two folders of tables; the exit code is 1 if a row is
     Diff {
         /// Folder with tables
@@ -506,6 +525,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Data { what: Data::Distinct { files, out, on, sequence } } => {
             stages::distinct(&files, &Key { columns: on, sequences: sequence }, &out).map_err(Failure::Work)
+        }
+        Command::Data { what: Data::Near { files, text, out, threshold, recall } } => {
+            let lsh = Lsh::new(threshold, recall).map_err(|error| Failure::Usage(error.into()))?;
+            stages::near(&files, &text, &lsh, &out).map_err(Failure::Work)
         }
         Command::Data { what: Data::Diff { a, b } } => stages::diff(&a, &b).map_err(Failure::Work),
         Command::Run { recipe, run } => {

@@ -8,6 +8,7 @@ use eval::Models;
 use eval::hub::Place;
 use eval::report::RunLog;
 use ingest::distinct::Key;
+use ingest::near::Lsh;
 use models::device::Device;
 use train::recipe::{Existing, Lock, Outcome, Stage, Work, interrupted};
 
@@ -141,7 +142,7 @@ pub(crate) fn ingest(config: &ingest::Config, data: &Path, out: &Path) -> Result
         out.display()
     );
     let manifest = ingest::run(config, data, out)?;
-    print!("{}", manifest.account());
+    print!("{}\n{}", manifest.account(), manifest.parts());
     println!("\ntables: {}", out.display());
     Ok(())
 }
@@ -173,6 +174,14 @@ pub(crate) fn cluster(fasta: &Path, out: &Path, identities: &[f64], coverage: f6
 pub(crate) fn distinct(files: &[PathBuf], key: &Key, out: &Path) -> Result<()> {
     let counts = ingest::distinct::distinct(files, key, out)?;
     println!("{} of {} rows stay: {}", counts.kept, counts.rows, out.display());
+    Ok(())
+}
+
+/// `peptalk data near`.
+pub(crate) fn near(files: &[PathBuf], text: &str, lsh: &Lsh, out: &Path) -> Result<()> {
+    println!("{} bands of {} hashes", lsh.bands, lsh.rows);
+    let counts = ingest::near::near(files, text, lsh, out)?;
+    println!("{} groups among {} rows: {}", counts.groups, counts.rows, out.display());
     Ok(())
 }
 

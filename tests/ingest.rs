@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::kit::{balanced, root, section, shared};
-use datasets::table::{ContradictionRow, DdgRow, FactRow, ProteinRow, Rows, Split, SsRow};
+use datasets::llm;
+use datasets::table::{ContradictionRow, DdgRow, FactRow, ProteinRow, RepeatRow, Rows, Split, SsRow};
 use datasets::world::{self, Truth};
 use ingest::{Config, Kind, Manifest, Role, Source};
 
@@ -175,6 +176,8 @@ fn the_world_is_counted_exactly() {
     matches_truth(&manifest, &truth);
     families_stay_together(&out, &truth);
     contradictions_are_facts_of_one_subject(&out);
+    tasks_are_what_is_drawn_from(&manifest, &out);
+    insta::assert_snapshot!("the_parts_of_the_world", manifest.parts());
 
     // The same bytes on two threads, into a folder that holds an older run.
     let before = contents(&out);
@@ -184,6 +187,106 @@ fn the_world_is_counted_exactly() {
     assert!(before.len() >= 12 && before.contains_key("go.obo"), "{:?}", before.keys());
     let beside: Vec<_> = fs_err::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!beside.iter().any(|name| name.to_string_lossy().starts_with('.')), "{beside:?}");
+}
+
+/// The tasks of the manifest have as many records in every part as training reads from the tables, and are drawn as often.
+fn tasks_are_what_is_drawn_from(manifest: &Manifest, tables: &Path) {
+    let has_train =
+        |task: &&str| manifest.tasks.get(*task).is_some_and(|t| t.parts.contains_key(&Split::Train));
+    let tasks: Vec<String> = llm::TASKS.iter().filter(|t| has_train(t)).map(|t| (*t).to_owned()).collect();
+    assert!(tasks.len() > 10, "{tasks:?}");
+    let options = llm::Options { tasks, max_residues: usize::MAX, max_answer_chars: usize::MAX, go_terms: 3 };
+    let records = llm::Records::read(tables, &options, &|terms| terms.to_vec()).unwrap();
+    for (split, records) in
+        [(Split::Train, &records.train), (Split::Valid, &records.valid), (Split::Test, &records.test)]
+    {
+        for task in &options.tasks {
+            let n = records.iter().filter(|record| record.task == *task).count() as u64;
+            let counted = manifest.tasks[task].parts.get(&split).map_or(0, |part| part.records);
+            assert_eq!(n, counted, "{task} in {split:?}");
+        }
+    }
+    let drawn = ingest::tasks::draws(&manifest.tasks, 0.25);
+    let mixture = llm::Mixture::new(&records.train, 0.25);
+    assert_eq!(mixture.shares().count(), drawn.len());
+    for (task, _, share) in mixture.shares() {
+        assert_eq!(share, drawn[task].share, "{task}");
+    }
+}
+
+/// Answers that are written otherwise are merged, with the row that they would have been; others stay.
+#[test]
+fn near_repeats_are_counted_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path(), 211);
+    let mut config = section("quickstart.toml");
+    config.source.retain(|s| ["swissprot", "mol_instructions"].contains(&s.name.as_str()));
+    let out = folder.path().join("tables");
+    ingest::run(&config, folder.path(), &out).unwrap();
+    let sequences: BTreeMap<String, String> =
+        ProteinRow::read(&out).unwrap().into_iter().map(|p| (p.protein_id, p.sequence)).collect();
+    let facts = FactRow::read(&out).unwrap();
+    let chosen: Vec<&FactRow> =
+        facts.iter().filter(|f| f.source == "mol_instructions" && f.task == "general").take(17).collect();
+    assert_eq!(chosen.len(), 17);
+    let mut records = vec![];
+    for (nth, fact) in chosen.iter().enumerate() {
+        let written = fact.text.trim_end_matches('.').to_lowercase().replace(',', ";");
+        for answer in [written, format!("A thing of quite another kind, number {nth}.")] {
+            records.push(serde_json::json!({
+                "instruction": "Describe it.", "input": format!("```\n{}\n```", sequences[&fact.protein_id]),
+                "output": answer, "metadata": { "protein_accession": "", "task": "general function", "split": "train" },
+            }));
+        }
+    }
+    records.push(records[1].clone()); // an equal repeat
+    records.push(records[0].clone()); // an equal repeat of what is merged
+    fs_err::write(folder.path().join("near.json"), serde_json::to_vec(&records).unwrap()).unwrap();
+    config
+        .source
+        .push(Source { name: "near".into(), ..one(Kind::MolInstructions, "near.json").source.remove(0) });
+
+    let counts = |manifest: &Manifest| {
+        balanced(manifest);
+        let file = manifest.files.iter().find(|f| f.source == "near").unwrap().clone();
+        (file.rows_in, file.kept, file.merged, file.merged_near)
+    };
+    let plain = folder.path().join("plain");
+    assert_eq!(counts(&ingest::run(&config, folder.path(), &plain).unwrap()), (36, 34, 2, 0));
+    config.near_duplicates = Some(0.9);
+    let manifest = ingest::run(&config, folder.path(), &out).unwrap();
+    assert_eq!(counts(&manifest), (36, 17, 19, 17));
+    assert!(manifest.account().contains("| 19 (17 near) |"), "{}", manifest.account());
+
+    let kept: BTreeMap<String, FactRow> =
+        FactRow::read(&out).unwrap().into_iter().map(|f| (f.fact_id.clone(), f)).collect();
+    let repeats = RepeatRow::read(&out).unwrap();
+    for repeat in &repeats {
+        let by = &kept[&repeat.kept_id];
+        assert_eq!(
+            (&by.protein_id, &by.task, &by.question),
+            (&repeat.protein_id, &repeat.task, &repeat.question)
+        );
+        assert!(
+            repeat.similarity >= 0.9 && (repeat.fact_id != by.fact_id || repeat.text == by.text),
+            "{repeat:?}"
+        );
+    }
+    // Of the planted ones: 17 written otherwise, one of them twice, and an equal one.
+    let planted: Vec<&RepeatRow> = repeats.iter().filter(|r| r.source == "near").collect();
+    let near = planted.iter().filter(|r| r.fact_id != r.kept_id).count();
+    assert_eq!((planted.len(), near), (19, 18));
+    assert!(planted.iter().all(|r| r.similarity == 1.0 && r.licence == "none"));
+    // With the near repeats put back, the facts are those without the option.
+    let back: BTreeSet<String> =
+        repeats.iter().map(|r| r.fact_id.clone()).chain(kept.keys().cloned()).collect();
+    let all: BTreeSet<String> = FactRow::read(&plain).unwrap().into_iter().map(|f| f.fact_id).collect();
+    assert_eq!(back, all);
+    assert!(kept.len() <= all.len() - 17);
+    let before = contents(&out);
+    let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    two.install(|| ingest::run(&config, folder.path(), &out)).unwrap();
+    assert!(before == contents(&out), "two runs differ");
 }
 
 /// Where all pairs are too many to look at, families stay together all the same, published test sets are held against

@@ -200,6 +200,68 @@ pub struct ContradictionRow {
     pub sources: Vec<String>,
 }
 
+/// Rows of `repeats.parquet`: a fact that another one stands for, as its source has it. Put back into `facts`, its own
+/// columns are the row that it would have been.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepeatRow {
+    /// The fact in `facts` that stands for it.
+    pub kept_id: String,
+    /// Jaccard similarity of the two texts as sets of three words in a row, at most 1; 1 where the texts are equal.
+    pub similarity: f32,
+    /// As in `facts`; that of `kept_id` where the texts are equal.
+    pub fact_id: String,
+    /// As in `facts`.
+    pub protein_id: String,
+    /// As in `facts`.
+    pub source: String,
+    /// As in `facts`.
+    pub accession: String,
+    /// As in `facts`.
+    pub task: String,
+    /// As in `facts`.
+    pub question: String,
+    /// As in `facts`.
+    pub raw_text: String,
+    /// As in `facts`.
+    pub text: String,
+    /// As in `facts`.
+    pub evidence: Vec<String>,
+    /// As in `facts`.
+    pub licence: String,
+}
+
+impl RepeatRow {
+    /// The repeat of a fact.
+    pub fn new(fact: FactRow, kept_id: String, similarity: f32) -> Self {
+        let FactRow {
+            fact_id,
+            protein_id,
+            source,
+            accession,
+            task,
+            question,
+            raw_text,
+            text,
+            evidence,
+            licence,
+        } = fact;
+        Self {
+            kept_id,
+            similarity,
+            fact_id,
+            protein_id,
+            source,
+            accession,
+            task,
+            question,
+            raw_text,
+            text,
+            evidence,
+            licence,
+        }
+    }
+}
+
 /// Rows of `domains.parquet`: what CATH says of one domain, whether or not a source has its coordinates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DomainRow {
@@ -389,6 +451,7 @@ tables! {
     PlddtRow => "plddt",
     DomainRow => "domains",
     WeightRow => "weights",
+    RepeatRow => "repeats",
     ContradictionRow => "contradictions",
     QuarantineRow => "quarantine",
 }

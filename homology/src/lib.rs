@@ -19,6 +19,7 @@ use align::{Alignment, alignments, scores};
 pub use cascade::{Cascade, Level};
 use complexity::mask;
 use seed::{Index, Slate, Text};
+pub use sketch::mix;
 use words::Words;
 
 /// Karlin and Altschul's λ and K of BLOSUM62 with gaps of 11 + 1 a residue.

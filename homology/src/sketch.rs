@@ -161,7 +161,7 @@ fn lowest(protein: &[u8], words: &Words, found: &mut Vec<(u64, u32)>) {
 }
 
 /// A number that looks random, another for every word (the finaliser of Steele et al.'s SplitMix).
-fn mix(code: u64) -> u64 {
+pub fn mix(code: u64) -> u64 {
     let mut x = code.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

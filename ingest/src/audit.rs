@@ -99,6 +99,7 @@ mod tests {
             kinship,
             valid_fraction: 0.0,
             test_fraction: 0.0,
+            near_duplicates: None,
             memory_mib: 64,
             source: vec![source],
         }

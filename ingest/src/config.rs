@@ -29,6 +29,10 @@ pub struct Config {
     /// Fraction of the free clusters in the test part.
     #[serde(default = "default_test_fraction")]
     pub test_fraction: f64,
+    /// Jaccard similarity from which on a fact about one protein, task and question is merged into one that says nearly the
+    /// same; without it only equal texts are merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_duplicates: Option<f64>,
     /// Memory that the relational plans may hold before they spill to disk, MiB.
     #[serde(default = "default_memory_mib")]
     pub memory_mib: usize,
@@ -270,6 +274,14 @@ impl Config {
             self.valid_fraction + self.test_fraction < 1.0,
             "valid_fraction + test_fraction leave nothing to train on".into(),
         );
+        if let Some(threshold) = self.near_duplicates {
+            must(
+                threshold > 0.0 && threshold <= 1.0,
+                format!(
+                    "near_duplicates {threshold} is not in (0, 1]; leave it out to merge equal texts only"
+                ),
+            );
+        }
         must(self.memory_mib >= 64, format!("memory_mib {} is below 64", self.memory_mib));
         must(!self.source.is_empty(), "there is no [[ingest.source]]".into());
         must(self.source.len() <= 127, format!("{} sources; at most 127", self.source.len()));

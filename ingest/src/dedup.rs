@@ -12,14 +12,18 @@ use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_aggregate::expr_fn::{array_agg, bool_or, max, min};
 use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
 use datafusion::prelude::SessionContext;
-use datasets::table::{ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, Rows, SsRow, WeightRow};
+use datasets::table::{
+    ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, RepeatRow, Rows, SsRow, WeightRow,
+};
 use serde::Deserialize;
 
+mod facts;
 mod mutations;
 
 use crate::Error;
 use crate::claim;
-use crate::ledger::Ledger;
+use crate::config::Config;
+use crate::ledger::{Fate, Ledger};
 use crate::reason::{Fault, Reason};
 
 /// Everything that is left of the claims, each table sorted by its key.
@@ -27,6 +31,8 @@ pub(crate) struct Relations {
     /// Distinct sequences with the names under which the sources hold them.
     pub(crate) proteins: Vec<ProteinClaim>,
     pub(crate) facts: Vec<FactRow>,
+    /// Facts that another one stands for.
+    pub(crate) repeats: Vec<RepeatRow>,
     pub(crate) chains: Vec<ChainRow>,
     pub(crate) ss: Vec<SsRow>,
     pub(crate) go: Vec<GoRow>,
@@ -35,8 +41,8 @@ pub(crate) struct Relations {
     pub(crate) plddt: Vec<PlddtRow>,
     pub(crate) domains: Vec<DomainRow>,
     pub(crate) weights: Vec<WeightRow>,
-    /// Records with sound claims, and whether one of theirs was kept.
-    pub(crate) claimed: BTreeMap<u64, bool>,
+    /// Records with sound claims.
+    pub(crate) claimed: BTreeMap<u64, Fate>,
 }
 
 /// A distinct sequence.
@@ -75,6 +81,8 @@ struct Plans<'a> {
     /// Claims without those of conflicting records.
     sound: DataFrame,
     kept: BTreeSet<u64>,
+    /// Facts that were merged into others of other words.
+    near: BTreeSet<u64>,
     refused: BTreeSet<u64>,
 }
 
@@ -84,12 +92,14 @@ struct Plans<'a> {
 /// What DataFusion says.
 pub(crate) async fn relate(
     session: &SessionContext,
+    config: &Config,
     claims: DataFrame,
     ledger: &Ledger,
 ) -> Result<Relations, Error> {
     let conflicts = id_conflicts(&claims, ledger).await?;
     let sound = by_number(session, claims, "record", JoinType::RightAnti, &conflicts)?;
-    let mut plans = Plans { session, ledger, sound, kept: BTreeSet::new(), refused: BTreeSet::new() };
+    let (kept, near, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut plans = Plans { session, ledger, sound, kept, near, refused };
 
     let (go, go_tests) = plans.annotations().await?;
     let pairs = plans.pairs().await?;
@@ -102,8 +112,7 @@ pub(crate) async fn relate(
     for protein in &mut proteins {
         protein.test |= go_tests.contains(&protein.protein_id) || ddg_tests.contains(&protein.protein_id);
     }
-    let facts =
-        plans.table("fact", &["fact_id", "task", "question", "raw_text", "text", "evidence"], "task").await?;
+    let (facts, repeats) = plans.facts(config.near_duplicates).await?;
     let domains: Vec<DomainRow> = plans.table("domain", &["domain_id", "node"], "domain_id").await?;
     let weights = plans.table("weight", &["term", "information_bits"], "term").await?;
     let mut chains = plans.table("chain", &["backbone_ang", "cath", "published_split"], "chain_id").await?;
@@ -111,7 +120,7 @@ pub(crate) async fn relate(
     let ss = plans.table("ss", &["q8", "q3", "mask"], "id").await?;
     let plddt = plans.table("plddt", &["mean_plddt", "plddt"], "accession").await?;
     let claimed = plans.claimed().await?;
-    Ok(Relations { proteins, facts, chains, ss, go, pairs, ddg, plddt, domains, weights, claimed })
+    Ok(Relations { proteins, facts, repeats, chains, ss, go, pairs, ddg, plddt, domains, weights, claimed })
 }
 
 /// Records that give an id of their source another sequence than the first record with that id did.
@@ -331,10 +340,11 @@ impl Plans<'_> {
         Ok(proteins)
     }
 
-    /// Kept claims for one table, with the columns that all tables take from the claim itself.
-    async fn kept_rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
+    /// Claims for one table that were kept (`RightSemi`) or were not (`RightAnti`), with the columns that all tables take
+    /// from the claim itself.
+    async fn rows(&self, table: &str, columns: &[&str], how: JoinType) -> Result<DataFrame, Error> {
         let rows = self.sound.clone().filter(col(table).is_not_null())?;
-        let rows = by_number(self.session, rows, "order", JoinType::RightSemi, &self.kept)?;
+        let rows = by_number(self.session, rows, "order", how, &self.kept)?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
         select.extend([
             col("accession").alias("id"),
@@ -346,7 +356,7 @@ impl Plans<'_> {
     }
 
     async fn table<T: Rows>(&self, table: &str, columns: &[&str], then: &str) -> Result<Vec<T>, Error> {
-        let rows = self.kept_rows(table, columns).await?;
+        let rows = self.rows(table, columns, JoinType::RightSemi).await?;
         let rows = rows.sort_by(["protein_id", then, "source", "order"].map(col).to_vec())?;
         collect(rows).await
     }
@@ -379,12 +389,20 @@ impl Plans<'_> {
         Ok(())
     }
 
-    /// Every sound record that was not refused, and whether one of its claims was kept.
-    async fn claimed(&self) -> Result<BTreeMap<u64, bool>, Error> {
+    /// What became of every sound record that was not refused.
+    async fn claimed(&self) -> Result<BTreeMap<u64, Fate>, Error> {
         let records = numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
-        let kept: BTreeSet<u64> = self.kept.iter().map(|&order| claim::record_of(order)).collect();
+        let records_of = |orders: &BTreeSet<u64>| -> BTreeSet<u64> {
+            orders.iter().map(|&order| claim::record_of(order)).collect()
+        };
+        let (kept, near) = (records_of(&self.kept), records_of(&self.near));
+        let fate = |record: &u64| match (kept.contains(record), near.contains(record)) {
+            (true, _) => Fate::Kept,
+            (false, true) => Fate::MergedNear,
+            (false, false) => Fate::Merged,
+        };
         let open = records.into_iter().filter(|r| !self.refused.contains(r));
-        Ok(open.map(|record| (record, kept.contains(&record))).collect())
+        Ok(open.map(|record| (record, fate(&record))).collect())
     }
 }
 

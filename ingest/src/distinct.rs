@@ -213,16 +213,16 @@ fn normal(text: &str) -> Cow<'_, str> {
     residue::normalise(text).map_or(text.into(), Cow::from)
 }
 
-fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>, Error> {
+pub(crate) fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>, Error> {
     let file = fs::File::open(path)?.into_file();
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(path, &error))
 }
 
-fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
+pub(crate) fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
     format_error(path, "as Parquet", error.to_string(), "no Parquet file, or damaged; make or fetch it again")
 }
 
-fn format_error(path: &Path, place: &str, detail: String, hint: &str) -> Error {
+pub(crate) fn format_error(path: &Path, place: &str, detail: String, hint: &str) -> Error {
     Error::Format { path: path.into(), place: place.into(), detail, hint: hint.into() }
 }
 

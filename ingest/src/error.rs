@@ -135,6 +135,16 @@ pub enum Error {
         /// The coverage.
         coverage: f64,
     },
+    /// A similarity that texts cannot have, or a share of pairs that cannot be found.
+    #[error(
+        "threshold {threshold}, recall {recall}: nothing to look for\nhint: give a threshold above 0, at most 1, and a recall between 0 and 1, as 0.8 and 0.95"
+    )]
+    Similarity {
+        /// The least Jaccard similarity.
+        threshold: f64,
+        /// The share of pairs that must be found.
+        recall: f64,
+    },
     /// Proteins of training that are too close to held-out ones.
     #[error("leak: {n} pair(s) of a training and a held-out protein are alike, {}\nhint: a fault of the split; audit.json lists them all", .examples.join("; "))]
     Leak {

@@ -31,12 +31,30 @@ pub struct FileCounts {
     pub kept: u64,
     /// Records that only repeat what was read before.
     pub merged: u64,
+    /// Those of them that say in other words what was kept (`ingest.near_duplicates`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub merged_near: u64,
     /// Records that gave nothing, by reason.
     pub quarantined: BTreeMap<Reason, u64>,
     /// Parts of kept records that gave nothing (a one-word comment of a flat-file entry), by reason.
     pub parts_quarantined: BTreeMap<Reason, u64>,
     /// Columns of a table that nothing was read of: what a newer release has added, or what no table of ours holds.
     pub unread: Vec<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// What became of a record with sound claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// One of its claims is a row.
+    Kept,
+    /// It only repeats others.
+    Merged,
+    /// It only repeats others, and something of it in other words.
+    MergedNear,
 }
 
 /// Shared by all parsers. Rows come in any order; [`Ledger::close`] sorts them.
@@ -111,11 +129,11 @@ impl Ledger {
         self.state().failure.take()
     }
 
-    /// Draws up the account. `claimed`: records with at least one claim, and whether one of theirs was kept.
+    /// Draws up the account. `claimed`: records with at least one claim.
     pub(crate) fn close(
         &self,
         config: &Config,
-        claimed: &BTreeMap<u64, bool>,
+        claimed: &BTreeMap<u64, Fate>,
     ) -> (Vec<FileCounts>, Vec<QuarantineRow>) {
         let mut state = self.state();
         let mut counts: BTreeMap<(usize, usize), FileCounts> = BTreeMap::new();
@@ -150,9 +168,10 @@ impl Ledger {
             let (s, f, line) = claim::place(record);
             ((s, f), line)
         };
-        for (&record, &kept) in claimed {
+        for (&record, &fate) in claimed {
             let count = counts.entry(at(record).0).or_default();
-            *(if kept { &mut count.kept } else { &mut count.merged }) += 1;
+            *(if fate == Fate::Kept { &mut count.kept } else { &mut count.merged }) += 1;
+            count.merged_near += u64::from(fate == Fate::MergedNear);
         }
         let mut rows = Vec::with_capacity(state.faults.len());
         for entry in &state.faults {

@@ -22,12 +22,14 @@ mod fasta;
 mod json;
 mod ledger;
 mod manifest;
+pub mod near;
 pub mod publish;
 mod reader;
 mod reason;
 mod source;
 mod split;
 mod stage;
+pub mod tasks;
 mod work;
 
 use std::collections::BTreeMap;
@@ -38,7 +40,7 @@ pub use audit::Audit;
 pub use config::{Config, Kind, Role, Source};
 use datasets::table::{
     ChainRow, ContradictionRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow,
-    QuarantineRow, Rows, Split, SsRow, WeightRow,
+    QuarantineRow, RepeatRow, Rows, Split, SsRow, WeightRow,
 };
 pub use error::Error;
 pub use homology::Kinship;
@@ -79,7 +81,7 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     let session = stage::session(config)?;
     let ledger = Arc::new(ledger::Ledger::default());
     let (claims, ontology) = stage::stage(&session, config, data, &work.staging(), &ledger).await?;
-    let mut relations = dedup::relate(&session, claims, &ledger).await?;
+    let mut relations = dedup::relate(&session, config, claims, &ledger).await?;
     tracing::info!(proteins = relations.proteins.len(), "deduplicated");
 
     let published: Vec<bool> = relations.proteins.iter().map(|protein| protein.test).collect();
@@ -96,7 +98,10 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     }
     manifest::write_json(&tables.join("audit.json"), &audit)?;
     manifest::write_json(&tables.join("manifest.json"), &manifest)?;
-    let account = manifest.account();
+    for warning in &manifest.warnings {
+        tracing::warn!("{warning}");
+    }
+    let account = format!("{}\n{}", manifest.account(), manifest.parts());
     datasets::atomic_write(&tables.join("account.md"), |f| std::io::Write::write_all(f, account.as_bytes()))?;
     audit.pass()?;
     Ok(manifest)
@@ -111,12 +116,14 @@ fn write(
     quarantine: &[QuarantineRow],
     files: Vec<FileCounts>,
 ) -> Result<Manifest, Error> {
-    let dedup::Relations { mut facts, chains, ss, go, pairs, ddg, plddt, domains, weights, .. } = relations;
+    let dedup::Relations {
+        mut facts, mut repeats, chains, ss, go, pairs, ddg, plddt, domains, weights, ..
+    } = relations;
     let licences: BTreeMap<&str, &str> =
         config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-    for fact in &mut facts {
-        fact.licence = licences.get(fact.source.as_str()).copied().unwrap_or_default().to_owned();
-    }
+    let licence = |source: &str| licences.get(source).copied().unwrap_or_default().to_owned();
+    facts.iter_mut().for_each(|fact| fact.licence = licence(&fact.source));
+    repeats.iter_mut().for_each(|repeat| repeat.licence = licence(&repeat.source));
     let parts: BTreeMap<&str, Split> = proteins.iter().map(|p| (p.protein_id.as_str(), p.split)).collect();
     let part = |id: &str| parts.get(id).copied();
     let ppi: Vec<PpiRow> = pairs
@@ -137,9 +144,22 @@ fn write(
     }
     write_tables! {
         ProteinRow: proteins, FactRow: &facts, ChainRow: &chains, SsRow: &ss, GoRow: &go,
-        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, DomainRow: &domains, WeightRow: &weights,
+        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, DomainRow: &domains, WeightRow: &weights, RepeatRow: &repeats,
         ContradictionRow: &contradiction::contradictions(&facts), QuarantineRow: quarantine,
     }
+    drop(repeats);
+    let tasks = tasks::count(&tasks::Tables {
+        proteins,
+        facts: &facts,
+        chains: &chains,
+        ss: &ss,
+        go: &go,
+        ppi: &ppi,
+        ddg: &ddg,
+        plddt: &plddt,
+    })?;
+    let warnings = tasks::warnings(&tasks).into_iter().map(|(task, warning)| format!("{task}: {warning}"));
+    let warnings = warnings.collect();
     let mut proteins_by_split = BTreeMap::new();
     let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();
     for protein in proteins {
@@ -156,5 +176,7 @@ fn write(
         proteins_by_split,
         n_clusters: sizes.len() as u64,
         largest_clusters: sizes.into_iter().take(10).collect(),
+        tasks,
+        warnings,
     })
 }

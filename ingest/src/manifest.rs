@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::config::Config;
 use crate::ledger::FileCounts;
+use crate::tasks::Task;
 
 /// `manifest.json` of a tables folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,12 @@ pub struct Manifest {
     pub n_clusters: u64,
     /// Sizes of the ten largest.
     pub largest_clusters: Vec<u64>,
+    /// What each task has in each part.
+    #[serde(default)]
+    pub tasks: BTreeMap<String, Task>,
+    /// What there is too little of: task, name of the warning, particulars.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Manifest {

@@ -19,7 +19,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datasets::table::{
     ChainRow, ContradictionRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow,
-    QuarantineRow, Rows, Split, SsRow, WeightRow, properties,
+    QuarantineRow, RepeatRow, Rows, Split, SsRow, WeightRow, properties,
 };
 use fs_err as fs;
 use parquet::arrow::ArrowWriter;
@@ -95,9 +95,11 @@ pub fn publish(tables: &Path, out: &Path, name: &str, rows_per_shard: usize) -> 
         ];
         let all: Vec<Table> = all.into_iter().filter(|table| table.rows() > 0).collect();
         fs::create_dir_all(folder.join("extra"))?;
-        let extra = [DomainRow::path, WeightRow::path, ContradictionRow::path, QuarantineRow::path];
-        for path in extra.map(|path| path(tables)) {
-            fs::copy(&path, folder.join("extra").join(path.file_name().unwrap_or_default()))?;
+        let extra =
+            [DomainRow::path, WeightRow::path, RepeatRow::path, ContradictionRow::path, QuarantineRow::path];
+        // An earlier peptalk did not write every table.
+        for path in extra.map(|path| path(tables)).iter().filter(|path| path.exists()) {
+            fs::copy(path, folder.join("extra").join(path.file_name().unwrap_or_default()))?;
         }
         for file in ["manifest.json", "audit.json", "account.md", "go.obo"] {
             let from = tables.join(file);

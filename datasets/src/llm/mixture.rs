@@ -7,6 +7,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::record::{Fact, Record};
 
+/// With which probability each task of so many records is drawn: ∝ n^α.
+pub fn shares(n_records: &[usize], alpha: f64) -> Vec<f64> {
+    let weight = |&n: &usize| (n as f64).powf(alpha);
+    let total: f64 = n_records.iter().map(weight).sum();
+    n_records.iter().map(|n| weight(n) / total).collect()
+}
+
 /// Draws records: first a task, with probability ∝ n^α (n records; α = 1 as they come, 0 all tasks alike), then one of
 /// its records. Interactions are drawn balanced: first the label. The draw depends on its generator alone, so the
 /// position in the mixture is the step that addressed it.
@@ -24,14 +31,12 @@ impl Mixture {
             let pool = matches!(record.fact, Fact::Ppi(true));
             pools.entry(&record.task).or_default().entry(pool).or_default().push(at);
         }
-        let weight = |pools: &BTreeMap<bool, Vec<usize>>| {
-            (pools.values().map(Vec::len).sum::<usize>() as f64).powf(alpha)
+        let sizes: Vec<usize> = pools.values().map(|pools| pools.values().map(Vec::len).sum()).collect();
+        let tasks = pools.into_iter().zip(shares(&sizes, alpha));
+        let task = |((task, pools), share): ((&str, BTreeMap<bool, Vec<usize>>), f64)| {
+            (task.to_owned(), share, pools.into_values().collect())
         };
-        let total: f64 = pools.values().map(weight).sum();
-        let task = |(task, pools): (&str, BTreeMap<bool, Vec<usize>>)| {
-            (task.to_owned(), weight(&pools) / total, pools.into_values().collect())
-        };
-        Self { tasks: pools.into_iter().map(task).collect() }
+        Self { tasks: tasks.map(task).collect() }
     }
 
     /// Index of a record.
