@@ -319,4 +319,13 @@ mod tests {
         assert!((0..ids.len()).all(|at| chosen.contains(&at) || hidden.ids[at] == ids[at]));
         assert_eq!(hide(&encoder::encode("M"), &mut rng(1, "test", 1)).chosen.len(), 1);
     }
+
+    #[test]
+    fn the_stream_counts_tokens() {
+        let protein = |split| Protein { sequence: "MKTXU".into(), split };
+        assert_eq!(protein(Split::Train).n_tokens(5), Ok(encoder::encode("MKTXU").len()));
+        assert_eq!(protein(Split::Train).n_tokens(4), Err("longer than max_residues"));
+        assert_eq!(protein(Split::Test).n_tokens(5), Err("not of the train split"));
+        assert!(protein(Split::Valid).is_held_out(5) && !protein(Split::Valid).is_held_out(4));
+    }
 }
