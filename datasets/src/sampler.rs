@@ -109,7 +109,6 @@ pub struct Position {
     /// 0-based epoch.
     pub epoch: u64,
     /// 0-based window of a [`Stream`](crate::stream::Stream) in the epoch; a [`Sampler`] has one.
-    #[serde(default)]
     pub window: u64,
     /// 0-based batch in the window. Beyond its last one, batches are counted on in the windows that follow.
     pub batch: u64,
