@@ -17,8 +17,20 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// A table without a column that is wanted.
+    #[error("table {path} has no column {column:?}, it has {}\nhint: it is of another kind or of another version; write it again", columns.join(", "))]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What was wanted.
+        column: String,
+        /// What is there.
+        columns: Vec<String>,
+    },
     /// A table that cannot be read.
-    #[error("cannot read table {path}: {source}")]
+    #[error(
+        "cannot read table {path}: {source}\nhint: it is damaged, no Parquet, or has columns of other types; make or fetch it again"
+    )]
     Table {
         /// The file.
         path: PathBuf,

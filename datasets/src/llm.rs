@@ -6,12 +6,10 @@
 
 mod batch;
 mod mixture;
-mod pack;
 mod prompt;
 mod record;
 
 pub use batch::{LlmBatch, Row, Slot, audit};
 pub use mixture::{Mixture, shares};
-pub use pack::best_fit_decreasing;
 pub use prompt::{Example, ProteinPath, Shown, Truth};
 pub use record::{Fact, Options, Record, Records, TASKS};

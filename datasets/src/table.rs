@@ -13,8 +13,10 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use fs_err as fs;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
@@ -378,18 +380,12 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
 
     /// The Arrow columns of the table.
     fn fields() -> Result<Vec<FieldRef>, Error> {
-        let options = TracingOptions::default().enums_without_data_as_strings(true);
-        Ok(Vec::<FieldRef>::from_type::<Self>(options)?)
+        fields::<Self>()
     }
 
     /// Rows as one record batch.
     fn to_batch(rows: &[Self]) -> Result<RecordBatch, Error> {
         Ok(serde_arrow::to_record_batch(&Self::fields()?, &rows)?)
-    }
-
-    /// Rows of one record batch.
-    fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, Error> {
-        Ok(serde_arrow::from_record_batch(batch)?)
     }
 
     /// Writes the table into `tables` (temporary name, fsync, rename), as [`properties`] says.
@@ -414,21 +410,88 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
     /// # Errors
     /// [`Error::NoTable`] when it was never written; else I/O and Arrow errors with the path.
     fn read(tables: &Path) -> Result<Vec<Self>, Error> {
-        let path = Self::path(tables);
+        scan(&Self::path(tables))?.collect()
+    }
+}
+
+/// The Arrow columns of a row type.
+fn fields<T: DeserializeOwned>() -> Result<Vec<FieldRef>, Error> {
+    let options = TracingOptions::default().enums_without_data_as_strings(true);
+    Ok(Vec::<FieldRef>::from_type::<T>(options)?)
+}
+
+/// The rows of a Parquet file in their order, of which a few thousand are in memory. Only the columns that `T` has are read.
+///
+/// # Errors
+/// [`Error::NoTable`], [`Error::NoColumn`]; else I/O and Arrow errors with the path.
+pub fn scan<T: DeserializeOwned>(path: &Path) -> Result<impl Iterator<Item = Result<T, Error>>, Error> {
+    let file = Columns::open::<T>(path)?;
+    let parts = file.read((0..file.groups().len()).collect())?;
+    Ok(parts.flat_map(|part| {
+        let (rows, error) = match part {
+            Ok(rows) => (rows, None),
+            Err(error) => (vec![], Some(Err(error))),
+        };
+        rows.into_iter().map(Ok).chain(error)
+    }))
+}
+
+/// A Parquet file of which some columns are read.
+pub(crate) struct Columns {
+    pub(crate) path: PathBuf,
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+}
+
+impl Columns {
+    /// The columns that `T` has; what is in them is not read yet.
+    pub(crate) fn open<T: DeserializeOwned>(path: &Path) -> Result<Self, Error> {
         if !path.exists() {
-            return Err(Error::NoTable { path });
+            return Err(Error::NoTable { path: path.to_owned() });
         }
-        let in_file =
-            |source: Box<dyn std::error::Error + Send + Sync>| Error::Table { path: path.clone(), source };
-        let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path)?.into_file())
-            .and_then(|builder| builder.with_batch_size(ROW_GROUP).build())
+        let file = fs::File::open(path)?.into_file();
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default());
+        let metadata = metadata.map_err(|e| Error::Table { path: path.to_owned(), source: e.into() })?;
+        let there = metadata.schema().fields();
+        let place = |field: FieldRef| {
+            there.iter().position(|other| other.name() == field.name()).ok_or_else(|| Error::NoColumn {
+                path: path.to_owned(),
+                column: field.name().clone(),
+                columns: there.iter().map(|field| field.name().clone()).collect(),
+            })
+        };
+        let places = fields::<T>()?.into_iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), places);
+        Ok(Self { path: path.to_owned(), metadata, mask })
+    }
+
+    /// Rows of each of its row groups.
+    pub(crate) fn groups(&self) -> Vec<usize> {
+        let groups = self.metadata.metadata().row_groups();
+        groups.iter().map(|group| group.num_rows().unsigned_abs() as usize).collect()
+    }
+
+    /// The rows of some row groups, a few thousand at a time.
+    pub(crate) fn read<T: DeserializeOwned>(
+        &self,
+        groups: Vec<usize>,
+    ) -> Result<impl Iterator<Item = Result<Vec<T>, Error>> + use<T>, Error> {
+        let path = self.path.clone();
+        let in_file = move |source: Box<dyn std::error::Error + Send + Sync>| Error::Table {
+            path: path.clone(),
+            source,
+        };
+        let file = fs::File::open(&self.path)?.into_file();
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_projection(self.mask.clone())
+            .with_row_groups(groups)
+            .with_batch_size(ROW_GROUP)
+            .build()
             .map_err(|e| in_file(e.into()))?;
-        let mut rows = Vec::new();
-        for batch in reader {
+        Ok(reader.map(move |batch| {
             let batch = batch.map_err(|e| in_file(e.into()))?;
-            rows.extend(Self::from_batch(&batch).map_err(|e| in_file(e.into()))?);
-        }
-        Ok(rows)
+            serde_arrow::from_record_batch(&batch).map_err(|e| in_file(e.into()))
+        }))
     }
 }
 

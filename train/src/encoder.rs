@@ -1,14 +1,16 @@
 //! A small protein encoder from scratch: a masked language model with the shape of ESM-2, trained on the sequences of
 //! the train split, so that everything runs where no checkpoint can be had.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use datasets::collate::Padding;
 use datasets::rng;
-use datasets::sampler::{Budget, Position, Sampler};
-use datasets::table::{ProteinRow, Rows, Split};
+use datasets::sampler::Budget;
+use datasets::stream::Stream;
+use datasets::table::{ProteinRow, Rows, Split, scan};
 use models::llm::encoder::{self, EOS, Esm2, MASK, PAD};
 use models::{Tape, Var, Weights, ops};
 use rand::RngExt;
@@ -28,8 +30,30 @@ const CHOSEN: f64 = 0.30;
 /// Ids of the 20 standard residues: the first after the special tokens.
 const STANDARD: std::ops::Range<u32> = 4..24;
 
-/// Token ids of one protein.
-type Ids = Vec<u32>;
+/// Threads that read proteins beside the one that trains: one reads far more than is learnt from (docs/benchmarks.md).
+const READERS: usize = 1;
+
+/// What is read of a protein.
+#[derive(Deserialize)]
+struct Protein {
+    sequence: String,
+    split: Split,
+}
+
+impl Protein {
+    /// Tokens of a protein to train on, or why it is none.
+    fn n_tokens(&self, max_residues: usize) -> Result<usize, &'static str> {
+        match self.split {
+            Split::Train if self.sequence.len() <= max_residues => Ok(self.sequence.len() + 2),
+            Split::Train => Err("longer than max_residues"),
+            Split::Valid | Split::Test | Split::Excluded => Err("not of the train split"),
+        }
+    }
+
+    fn is_held_out(&self, max_residues: usize) -> bool {
+        matches!(self.split, Split::Valid | Split::Test) && self.sequence.len() <= max_residues
+    }
+}
 
 /// The `encoder` section of a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,8 +105,8 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         "encoder: eval_every and save_every must be positive"
     );
     refuse_leaks(tables)?;
-    let (train, held_out) = sequences(config, tables)?;
-    let held_out = HeldOut::new(config, &train, &held_out)?;
+    let table = ProteinRow::path(tables);
+    let held_out = HeldOut::read(config, &table)?;
     let seed = config.seed;
     let model = encoder::Config {
         hidden_size: config.model.hidden_size,
@@ -96,23 +120,23 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     let weights = Weights::random(move |name| rng(seed, &format!("init/{name}"), 0));
     let model = Esm2::new(model, weights)?;
     let (n, _) = model.params().counts();
-    tracing::info!("encoder of {n} weights, {} proteins to train on", train.len());
+    tracing::info!("encoder of {n} weights");
 
-    let sampler =
-        Sampler::new(seed, train.iter().map(Vec::len).collect(), Budget::Residues(config.batch_residues))?;
+    let (budget, longest) = (Budget::Residues(config.batch_residues), config.max_residues);
+    let mut stream =
+        Stream::open(&[table], seed, budget, READERS, move |row: &Protein| row.n_tokens(longest))?;
     let (mut optimiser, schedule) = config.optim.build(model.params(), config.steps)?;
     let mut guard = Guard::new(config.max_bad_steps);
-    let (mut step, mut resumed_at, mut position) = (0, None, Position::default());
+    let (mut step, mut resumed_at) = (0, None);
     if resume && let Some(mut checkpoint) = Checkpoint::latest(out)? {
         model.params().assign(&checkpoint.take("model")?)?;
         optimiser.load(&checkpoint.take("optimiser")?)?;
-        let skipped;
-        (position, skipped) = checkpoint.state()?;
+        let (position, skipped) = checkpoint.state()?;
+        stream = stream.resume(position)?;
         guard.resume(skipped);
         step = checkpoint.step;
         resumed_at = Some(step);
     }
-    let mut batches = sampler.epoch(position.epoch);
     let mut log = RunLog::open(out, config.steps, step)?;
     loop {
         if (step % config.eval_every == 0 || step == config.steps) && resumed_at != Some(step) {
@@ -120,7 +144,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         }
         if step > 0 && (step % config.save_every == 0 || step == config.steps) {
             log.sync()?;
-            Checkpoint::new(step, &(position, guard.skipped()))?
+            Checkpoint::new(step, &(stream.position(), guard.skipped()))?
                 .with("model", model.params().snapshot()?)
                 .with("optimiser", optimiser.tensors()?)
                 .save(out, 1)?;
@@ -128,17 +152,11 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         if step == config.steps {
             break;
         }
-        if position.batch == batches.len() as u64 {
-            position = Position { epoch: position.epoch + 1, batch: 0 };
-            batches = sampler.epoch(position.epoch);
-        }
-        let chosen = &batches[position.batch as usize];
-        let hidden: Vec<Hidden> = chosen
-            .iter()
-            .enumerate()
-            .map(|(row, &at)| hide(&train[at], &mut rng(seed, &format!("encoder/mask/{row}"), step)))
-            .collect();
-        position.batch += 1;
+        let hide = |(row, protein): (usize, &Protein)| {
+            let mut rng = rng(seed, &format!("encoder/mask/{row}"), step);
+            hide(&encoder::encode(&protein.sequence), &mut rng)
+        };
+        let hidden: Vec<Hidden> = stream.next_batch()?.rows.iter().enumerate().map(hide).collect();
         let tape = Tape::on();
         let (loss, _) = mean_loss(&tape, &model, &hidden)?;
         let value = f64::from(loss.value().to_scalar::<f32>()?);
@@ -150,31 +168,6 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     }
     log.finish()?;
     datasets::atomic_folder(&out.join("model"), |folder| model.save(folder).context("saving the encoder"))
-}
-
-/// Token ids of the proteins of the train split, and of those of held-out clusters.
-fn sequences(config: &Config, tables: &Path) -> Result<(Vec<Ids>, Vec<Ids>)> {
-    let (mut train, mut held_out, mut too_long) = (vec![], vec![], 0);
-    for row in ProteinRow::read(tables)? {
-        let kept = match row.split {
-            Split::Train => &mut train,
-            Split::Valid | Split::Test => &mut held_out,
-            Split::Excluded => continue,
-        };
-        match row.sequence.len() <= config.max_residues {
-            true => kept.push(encoder::encode(&row.sequence)),
-            false => too_long += 1,
-        }
-    }
-    tracing::info!("left out: {too_long} × protein longer than max_residues");
-    ensure!(
-        !train.is_empty() && !held_out.is_empty(),
-        "{} proteins to train on and {} held out, of at most {} residues\nhint: raise max_residues or ingest more data",
-        train.len(),
-        held_out.len(),
-        config.max_residues
-    );
-    Ok((train, held_out))
 }
 
 /// A protein with some residues hidden.
@@ -230,19 +223,52 @@ struct HeldOut {
 }
 
 impl HeldOut {
-    fn new(config: &Config, train: &[Vec<u32>], held_out: &[Vec<u32>]) -> Result<Self> {
-        let mut order: Vec<usize> = (0..held_out.len()).collect();
+    /// Reads the proteins twice, and keeps those that are measured: what is drawn depends on how many there are.
+    fn read(config: &Config, table: &Path) -> Result<Self> {
+        let longest = config.max_residues;
+        let (mut letters, mut n_train, mut n_held_out, mut too_long) = ([0_u64; 128], 0, 0, 0);
+        for protein in scan::<Protein>(table)? {
+            let protein = protein?;
+            match protein.split {
+                Split::Excluded => {}
+                _ if protein.sequence.len() > longest => too_long += 1,
+                Split::Valid | Split::Test => n_held_out += 1,
+                Split::Train => {
+                    n_train += 1;
+                    protein.sequence.bytes().for_each(|letter| letters[letter as usize & 127] += 1);
+                }
+            }
+        }
+        tracing::info!(
+            "{n_train} proteins to train on; left out: {too_long} × protein longer than max_residues"
+        );
+        ensure!(
+            n_train > 0 && n_held_out > 0,
+            "{n_train} proteins to train on and {n_held_out} held out, of at most {longest} residues\nhint: raise max_residues or ingest more data"
+        );
+        let mut order: Vec<usize> = (0..n_held_out).collect();
         order.shuffle(&mut rng(config.seed, "encoder/held-out", 0));
         order.truncate(config.eval_proteins);
-        let mut rows: Vec<Hidden> = order
-            .into_iter()
-            .map(|at| hide(&held_out[at], &mut rng(config.seed, "encoder/held-out/mask", at as u64)))
-            .collect();
+        let mut chosen: BTreeMap<usize, Vec<u32>> = order.iter().map(|&at| (at, vec![])).collect();
+        let held_out = scan::<Protein>(table)?
+            .filter(|protein| protein.as_ref().map_or(true, |protein| protein.is_held_out(longest)));
+        for (at, protein) in held_out.enumerate() {
+            let protein = protein?;
+            chosen.entry(at).and_modify(|ids| *ids = encoder::encode(&protein.sequence));
+        }
+        let mask =
+            |&at: &usize| hide(&chosen[&at], &mut rng(config.seed, "encoder/held-out/mask", at as u64));
+        Self::new(config, &letters, order.iter().map(mask).collect())
+    }
+
+    /// `letters`: how often each ASCII letter stands in train.
+    fn new(config: &Config, letters: &[u64; 128], mut rows: Vec<Hidden>) -> Result<Self> {
         ensure!(!rows.is_empty(), "encoder: eval_proteins must be positive");
         rows.sort_by_key(|row| row.ids.len());
         let mut counts = vec![1.0; MASK as usize + 1];
-        for &id in train.iter().flatten().filter(|&&id| id > EOS) {
-            counts[id as usize] += 1.0;
+        for (letter, n) in letters.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let id = encoder::encode(&char::from(letter as u8).to_string())[1];
+            counts[id as usize] += *n as f64;
         }
         let total: f64 = counts[EOS as usize + 1..].iter().sum();
         let targets: Vec<u32> = rows.iter().flat_map(|row| row.chosen.iter().map(|(_, id)| *id)).collect();
@@ -292,5 +318,14 @@ mod tests {
         let chosen: Vec<usize> = hidden.chosen.iter().map(|(at, _)| *at).collect();
         assert!((0..ids.len()).all(|at| chosen.contains(&at) || hidden.ids[at] == ids[at]));
         assert_eq!(hide(&encoder::encode("M"), &mut rng(1, "test", 1)).chosen.len(), 1);
+    }
+
+    #[test]
+    fn the_stream_counts_tokens() {
+        let protein = |split| Protein { sequence: "MKTXU".into(), split };
+        assert_eq!(protein(Split::Train).n_tokens(5), Ok(encoder::encode("MKTXU").len()));
+        assert_eq!(protein(Split::Train).n_tokens(4), Err("longer than max_residues"));
+        assert_eq!(protein(Split::Test).n_tokens(5), Err("not of the train split"));
+        assert!(protein(Split::Valid).is_held_out(5) && !protein(Split::Valid).is_held_out(4));
     }
 }

@@ -45,7 +45,7 @@ impl Progress {
     pub fn advance(&mut self, n: usize) {
         self.position.batch += 1;
         if self.position.batch == n as u64 {
-            self.position = Position { epoch: self.position.epoch + 1, batch: 0 };
+            self.position = Position { epoch: self.position.epoch + 1, ..Position::default() };
         }
     }
 }
@@ -91,7 +91,7 @@ mod tests {
         progress.advance(2);
         assert!(!progress.wants_validation());
         progress.advance(2);
-        assert_eq!(progress.position, Position { epoch: 1, batch: 0 });
+        assert_eq!(progress.position, Position { epoch: 1, ..Position::default() });
         assert!(progress.wants_validation() && progress.validated(0.5) && !progress.wants_validation());
         assert!(!progress.validated(0.5));
         assert_eq!((progress.stale, progress.best), (1, Some(0.5)));

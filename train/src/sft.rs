@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
-use datasets::llm::{Example, Row, Truth, audit, best_fit_decreasing};
+use datasets::llm::{Example, Row, Truth, audit};
+use datasets::pack::best_fit_decreasing;
 use models::llm::LoraConfig;
 use models::{Gradients, Tape};
 use rand::RngExt;

@@ -1,27 +1,26 @@
 //! Packing: examples one behind the other, so that a batch has no padding.
 
+use std::collections::BTreeSet;
+
 /// Puts examples of these lengths into lines of at most `capacity` tokens, by best fit in decreasing order of length: each
 /// goes into the fullest line that still has room for it (TRL's `bfd`). Gives the examples of each line by number. An
-/// example beyond the capacity is a line of its own: nothing is cut.
+/// example beyond the capacity is a line of its own: nothing is cut. n examples take n log n steps.
 pub fn best_fit_decreasing(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(lengths[at])); // stable: equals keep their order
-    let mut lines: Vec<(usize, Vec<usize>)> = vec![];
+    let mut lines: Vec<Vec<usize>> = vec![];
+    let mut room = BTreeSet::new(); // (tokens that a line still takes, line): of equally full lines, the first
     for at in order {
         let n = lengths[at];
-        let fits = lines.iter_mut().filter(|(used, _)| used + n <= capacity).max_by(|a, b| {
-            // of equally full lines, the first
-            a.0.cmp(&b.0).then(std::cmp::Ordering::Greater)
+        let (left, line) = room.range((n, 0)..).next().copied().unwrap_or_else(|| {
+            lines.push(vec![]);
+            (capacity.max(n), lines.len() - 1)
         });
-        match fits {
-            Some((used, line)) => {
-                *used += n;
-                line.push(at);
-            }
-            None => lines.push((n, vec![at])),
-        }
+        room.remove(&(left, line));
+        room.insert((left - n, line));
+        lines[line].push(at);
     }
-    lines.into_iter().map(|(_, line)| line).collect()
+    lines
 }
 
 #[cfg(test)]
@@ -61,6 +60,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn lines_are_those_of_a_search_of_all(
+            lengths in prop::collection::vec(1usize..30, 0..60), capacity in 1usize..40,
+        ) {
+            let mut order: Vec<usize> = (0..lengths.len()).collect();
+            order.sort_by_key(|&at| std::cmp::Reverse(lengths[at]));
+            let mut lines: Vec<(usize, Vec<usize>)> = vec![];
+            for at in order {
+                let fits = (0..lines.len()).filter(|&line| lines[line].0 + lengths[at] <= capacity);
+                match fits.min_by_key(|&line| (capacity - lines[line].0, line)) {
+                    Some(line) => {
+                        lines[line].0 += lengths[at];
+                        lines[line].1.push(at);
+                    }
+                    None => lines.push((lengths[at], vec![at])),
+                }
+            }
+            let want: Vec<Vec<usize>> = lines.into_iter().map(|line| line.1).collect();
+            prop_assert_eq!(best_fit_decreasing(&lengths, capacity), want);
+        }
+
         #[test]
         fn every_example_is_in_one_line_and_no_line_overflows(
             lengths in prop::collection::vec(1usize..30, 0..40), capacity in 1usize..40,
