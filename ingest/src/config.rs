@@ -196,6 +196,7 @@ impl Config {
             kinship: Kinship::default(),
             valid_fraction: default_valid_fraction(),
             test_fraction: default_test_fraction(),
+            near_duplicates: None,
             memory_mib: default_memory_mib(),
             source,
         }
