@@ -121,7 +121,9 @@ impl Gains {
     /// Names the file.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        serde_json::from_str(&fs_err::read_to_string(&path)?).with_context(|| format!("{}", path.display()))
+        let hint = "hint: another version of peptalk wrote it; train the model again";
+        let text = fs_err::read_to_string(&path)?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not understood\n{hint}", path.display()))
     }
 }
 
