@@ -74,6 +74,19 @@ impl Drop for Work {
     }
 }
 
+/// Holds a lock file for one who writes into `out`. The system lets go of it when the file is closed, however the process
+/// ends.
+///
+/// # Errors
+/// [`Error::Busy`] when another process holds it.
+pub(crate) fn hold(file: &std::fs::File, out: &Path) -> Result<(), Error> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy { out: out.into() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
 /// Takes the lock of a work folder, which is made if need be.
 fn lock(folder: &Path, out: &Path) -> Result<std::fs::File, Error> {
     let path = folder.join("lock");
@@ -86,11 +99,7 @@ fn lock(folder: &Path, out: &Path) -> Result<std::fs::File, Error> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error.into()),
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(Error::Busy { out: out.into() }),
-            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
-        }
+        hold(&file, out)?;
         // Locked may be a file that the run before has just removed: then no one finds what is written to it.
         file.set_len(0)?;
         std::io::Write::write_all(&mut &file, owner.as_bytes())?;

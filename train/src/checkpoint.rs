@@ -153,26 +153,6 @@ impl Checkpoint {
     }
 }
 
-/// A number in a checkpoint's state, as text: `serde_json` may read a number back with another last bit, and a resumed run
-/// would compare with that.
-pub mod exact {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    /// # Errors
-    /// Those of the format.
-    pub fn serialize<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-        number.map(|number| number.to_string()).serialize(serializer)
-    }
-
-    /// # Errors
-    /// Those of the format, and when the text is no number.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-        let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
-    }
-}
-
 /// Steps of all checkpoints of a run, ascending.
 fn steps(run: &Path) -> Result<Vec<u64>> {
     let mut steps = Vec::new();
@@ -240,19 +220,6 @@ mod tests {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let bytes = |run: &Path| fs::read(save(run, 1, 1).join("model.safetensors")).unwrap();
         assert_eq!(bytes(a.path()), bytes(b.path()));
-    }
-
-    #[test]
-    fn numbers_come_back_to_the_last_bit() {
-        #[derive(Serialize, serde::Deserialize, PartialEq, Debug)]
-        struct State(#[serde(with = "exact")] Option<f64>);
-        for n in 0..9973 {
-            let state = State(Some((f64::from(n) + 0.1).sqrt().exp()));
-            let text = serde_json::to_string(&state).unwrap();
-            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
-        }
-        assert_eq!(serde_json::from_str::<State>("null").unwrap(), State(None));
-        assert!(serde_json::from_str::<State>("\"x\"").is_err());
     }
 
     #[test]

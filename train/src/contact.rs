@@ -149,7 +149,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
             log.write(step, &items)?;
             batches = sampler.epoch(at.position.epoch);
         }
-        let ends = at.position.epoch == config.epochs || at.stale >= config.patience;
+        let ends = at.position.epoch == config.epochs || at.best.stale >= config.patience;
         if step > 0 && (at.position.batch == 0 || step.is_multiple_of(config.save_every)) {
             log.sync()?;
             let (average, ema_updates) = ema.state()?;

@@ -6,6 +6,48 @@ use anyhow::{Context, Result, ensure};
 use datasets::sampler::Position;
 use serde::{Deserialize, Serialize};
 
+/// The best of the measurements so far, and how many came since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    #[serde(with = "exact")]
+    score: Option<f64>,
+    /// Measurements since then.
+    pub stale: u64,
+}
+
+impl Best {
+    /// Takes the score of a measurement (higher is better); true when it is the best so far.
+    pub fn takes(&mut self, score: f64) -> bool {
+        let better = self.score.is_none_or(|best| score > best);
+        *self = if better {
+            Self { score: Some(score), stale: 0 }
+        } else {
+            Self { stale: self.stale + 1, ..*self }
+        };
+        better
+    }
+}
+
+/// A number in a checkpoint's state, as text: `serde_json` may read a number back with another last bit, and a resumed run
+/// would compare with that.
+mod exact {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// # Errors
+    /// Those of the format.
+    pub(super) fn serialize<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        number.map(|number| number.to_string()).serialize(serializer)
+    }
+
+    /// # Errors
+    /// Those of the format, and when the text is no number.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// The counters in a checkpoint of a run by epochs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -13,11 +55,8 @@ pub struct Progress {
     pub position: Position,
     /// Epochs that were validated.
     pub validated: u64,
-    /// Best validation score so far; the model that had it lies in `RUN/model`.
-    #[serde(with = "crate::checkpoint::exact")]
-    pub best: Option<f64>,
-    /// Validations since then.
-    pub stale: u64,
+    /// The best validation; the model that had it lies in `RUN/model`.
+    pub best: Best,
     /// Steps that the guard skipped.
     pub skipped: u64,
     /// Updates of the moving average.
@@ -33,12 +72,7 @@ impl Progress {
     /// Takes the score of a validation (higher is better); true when it is the best so far.
     pub fn validated(&mut self, score: f64) -> bool {
         self.validated = self.position.epoch;
-        let better = self.best.is_none_or(|best| score > best);
-        if better {
-            self.best = Some(score);
-        }
-        self.stale = if better { 0 } else { self.stale + 1 };
-        better
+        self.best.takes(score)
     }
 
     /// Moves on by one of an epoch's `n` batches.
@@ -94,9 +128,22 @@ mod tests {
         assert_eq!(progress.position, Position { epoch: 1, ..Position::default() });
         assert!(progress.wants_validation() && progress.validated(0.5) && !progress.wants_validation());
         assert!(!progress.validated(0.5));
-        assert_eq!((progress.stale, progress.best), (1, Some(0.5)));
+        assert_eq!((progress.best.stale, progress.best.score), (1, Some(0.5)));
         assert!(progress.validated(0.6));
-        assert_eq!(progress.stale, 0);
+        assert_eq!(progress.best.stale, 0);
+    }
+
+    #[test]
+    fn numbers_come_back_to_the_last_bit() {
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct State(#[serde(with = "exact")] Option<f64>);
+        for n in 0..9973 {
+            let state = State(Some((f64::from(n) + 0.1).sqrt().exp()));
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+        assert_eq!(serde_json::from_str::<State>("null").unwrap(), State(None));
+        assert!(serde_json::from_str::<State>("\"x\"").is_err());
     }
 
     #[test]

@@ -304,13 +304,10 @@ fn held_out_losses(
     let mut tasks: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
     for examples in examples.chunks(config.batch_size) {
         let rows = examples.iter().map(|e| policy.encode(e)).collect::<Result<Vec<Row>>>()?;
-        let scores = policy.score(&Tape::off(), &rows, 1.0)?;
-        let mut logprobs = scores.logprobs.value().to_vec1::<f32>()?.into_iter();
-        for (example, row) in examples.iter().zip(&rows) {
-            let n = row.ids.len() - row.n_prompt;
+        for (example, answer) in examples.iter().zip(policy.logprobs(&rows, 1.0)?) {
             let (sum, count) = tasks.entry(&example.task).or_default();
-            *sum -= logprobs.by_ref().take(n).map(f64::from).sum::<f64>();
-            *count += n;
+            *count += answer.len();
+            *sum -= answer.into_iter().map(f64::from).sum::<f64>();
         }
     }
     let (sum, count) = tasks.values().fold((0.0, 0), |(s, n), (sum, count)| (s + sum, n + count));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Checkpoint;
 use crate::guard::Guard;
 use crate::optim::{AdamW, OptimConfig, Tensors};
+use crate::progress::Best;
 use crate::run_log::RunLog;
 use crate::schedule::Schedule;
 
@@ -17,11 +18,8 @@ use crate::schedule::Schedule;
 struct Standing {
     /// Steps that the guard skipped.
     skipped: u64,
-    /// The lowest held-out loss.
-    #[serde(with = "crate::checkpoint::exact")]
-    lowest: Option<f64>,
-    /// Measurements since then.
-    stale: u64,
+    /// The measurement with the lowest held-out loss.
+    best: Best,
 }
 
 /// A run of optimiser steps.
@@ -104,7 +102,7 @@ impl Steps {
 
     /// Whether all are done, or enough of them.
     pub fn ended(&self) -> bool {
-        self.done == self.total || self.patience.is_some_and(|patience| self.standing.stale >= patience)
+        self.done == self.total || self.patience.is_some_and(|patience| self.standing.best.stale >= patience)
     }
 
     /// Whether the next step is the first since the program was started.
@@ -119,12 +117,7 @@ impl Steps {
 
     /// Takes note of a held-out loss: whether it is the lowest so far.
     pub fn improves(&mut self, loss: f64) -> bool {
-        let better = self.standing.lowest.is_none_or(|lowest| loss < lowest);
-        match better {
-            true => (self.standing.lowest, self.standing.stale) = (Some(loss), 0),
-            false => self.standing.stale += 1,
-        }
-        better
+        self.standing.best.takes(-loss)
     }
 
     /// Saves a checkpoint, if it is time to.

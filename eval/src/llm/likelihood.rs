@@ -5,7 +5,6 @@
 
 use anyhow::Result;
 use datasets::llm::Example;
-use models::Tape;
 use serde_json::{Map, json};
 
 use super::{Asking, Corpus, Policy, Questions};
@@ -94,11 +93,10 @@ fn score(policy: &Policy, examples: &[&Example]) -> Result<Vec<Nll>> {
     let mut scores = Vec::with_capacity(examples.len());
     for examples in examples.chunks(BATCH) {
         let rows = examples.iter().map(|example| policy.encode(example)).collect::<Result<Vec<_>>>()?;
-        let logprobs = policy.score(&Tape::off(), &rows, 1.0)?.logprobs.value().to_vec1::<f32>()?;
-        let mut logprobs = logprobs.into_iter();
-        scores.extend(rows.iter().map(|row| {
-            let tokens = row.ids.len() - row.n_prompt;
-            Nll { nats: -logprobs.by_ref().take(tokens).map(f64::from).sum::<f64>(), tokens }
+        let logprobs = policy.logprobs(&rows, 1.0)?.into_iter();
+        scores.extend(logprobs.map(|answer| Nll {
+            tokens: answer.len(),
+            nats: -answer.into_iter().map(f64::from).sum::<f64>(),
         }));
     }
     Ok(scores)

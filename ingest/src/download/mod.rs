@@ -117,14 +117,11 @@ pub fn run(
     if missing.is_empty() { Ok(arrived) } else { Err(Error::NotFetched(missing)) }
 }
 
-/// One download at a time in a folder. The system lets go of the lock when the file is closed, however the process ends.
+/// One download at a time in a folder.
 fn lock(out: &Path) -> Result<fs::File, Error> {
     let file = fs::OpenOptions::new().create(true).append(true).open(out.join(".downloads.lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy { out: out.into() }),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
+    crate::work::hold(file.file(), out)?;
+    Ok(file)
 }
 
 /// The folder that files are brought into.

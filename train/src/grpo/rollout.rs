@@ -237,9 +237,7 @@ fn parts<T: Copy>(flat: &[T], lengths: &[u32]) -> Vec<Vec<T>> {
 fn reference_logprobs(config: &Config, reference: &Policy, rows: &[Row]) -> Result<Vec<Vec<f32>>> {
     let mut out = Vec::with_capacity(rows.len());
     for rows in rows.chunks(config.micro_batch) {
-        let scores = reference.score(&models::Tape::off(), rows, config.temperature)?;
-        let lengths: Vec<u32> = rows.iter().map(|row| (row.ids.len() - row.n_prompt) as u32).collect();
-        out.extend(parts(&scores.logprobs.value().to_vec1::<f32>()?, &lengths));
+        out.extend(reference.logprobs(rows, config.temperature)?);
     }
     Ok(out)
 }

@@ -172,6 +172,16 @@ impl Policy {
         Ok(self.model.llm.token_logprobs(tape, &hidden, &places, &targets, temperature)?)
     }
 
+    /// Log-probabilities of each row's completion tokens at the temperature, where nothing is trained.
+    ///
+    /// # Errors
+    /// As [`Policy::score`].
+    pub fn logprobs(&self, rows: &[Row], temperature: f64) -> Result<Vec<Vec<f32>>> {
+        let scores = self.score(&Tape::off(), rows, temperature)?;
+        let mut rest = scores.logprobs.value().to_vec1::<f32>()?.into_iter();
+        Ok(rows.iter().map(|row| rest.by_ref().take(row.ids.len() - row.n_prompt).collect()).collect())
+    }
+
     /// As [`Policy::score`], the rows standing behind each other in one line without padding, each seeing itself alone.
     ///
     /// # Errors
