@@ -7,6 +7,7 @@
 //! `ΔG_mutant − ΔG_wild-type of folding` in kcal/mol, positive = destabilising, whatever the source's own sign;
 //! pLDDT 0–100.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -393,12 +394,10 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
     /// # Errors
     /// I/O and Arrow errors, with the path.
     fn write(tables: &Path, rows: &[Self]) -> Result<(), Error> {
-        let path = Self::path(tables);
-        crate::atomic_write(&path, |file| {
-            let schema = Arc::new(arrow::datatypes::Schema::new(Self::fields()?));
-            let mut writer = ArrowWriter::try_new(file, schema, Some(properties()?))?;
+        crate::atomic_write(&Self::path(tables), |file| {
+            let mut writer = Writer::new(file)?;
             for chunk in rows.chunks(ROW_GROUP) {
-                writer.write(&Self::to_batch(chunk)?)?;
+                writer.group(chunk)?;
             }
             writer.close()?;
             Ok(())
@@ -411,6 +410,59 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
     /// [`Error::NoTable`] when it was never written; else I/O and Arrow errors with the path.
     fn read(tables: &Path) -> Result<Vec<Self>, Error> {
         scan(&Self::path(tables))?.collect()
+    }
+}
+
+/// A table that is written row by row, as [`properties`] says; a row group is in memory.
+pub struct Writer<T, W: Write + Send> {
+    rows: Vec<T>,
+    writer: ArrowWriter<W>,
+    n_written: u64,
+}
+
+impl<T: Rows, W: Write + Send> Writer<T, W> {
+    /// Begins the table in a file.
+    ///
+    /// # Errors
+    /// I/O and Arrow errors, as those of the other methods.
+    pub fn new(file: W) -> Result<Self, Error> {
+        let schema = Arc::new(arrow::datatypes::Schema::new(T::fields()?));
+        Ok(Self {
+            rows: vec![],
+            writer: ArrowWriter::try_new(file, schema, Some(properties()?))?,
+            n_written: 0,
+        })
+    }
+
+    /// The next row.
+    ///
+    /// # Errors
+    /// I/O and Arrow errors.
+    pub fn push(&mut self, row: T) -> Result<(), Error> {
+        self.rows.push(row);
+        if self.rows.len() < ROW_GROUP {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut self.rows);
+        self.group(&rows)
+    }
+
+    /// The rows of a row group.
+    fn group(&mut self, rows: &[T]) -> Result<(), Error> {
+        self.n_written += rows.len() as u64;
+        Ok(self.writer.write(&T::to_batch(rows)?)?)
+    }
+
+    /// Ends the table: the file, and how many rows it has.
+    ///
+    /// # Errors
+    /// I/O and Arrow errors.
+    pub fn close(mut self) -> Result<(W, u64), Error> {
+        let rows = std::mem::take(&mut self.rows);
+        if !rows.is_empty() {
+            self.group(&rows)?;
+        }
+        Ok((self.writer.into_inner()?, self.n_written))
     }
 }
 

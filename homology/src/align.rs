@@ -1,8 +1,8 @@
 //! Local alignments of one protein with many at once (Smith and Waterman 1981, affine gaps after Gotoh 1982).
 //!
 //! The lanes of a vector are proteins, so a cell costs a few vector instructions whatever the letters are (Rognes
-//! 2011). One kernel serves both questions: scores alone in 16 bits, 32 proteins at a time; and score, equal residues and
-//! aligned residues, packed into one number of 64 bits, eight proteins at a time.
+//! 2011). One kernel serves both questions: scores alone in 8 bits, 64 proteins at a time, and again in 16 bits where those are
+//! too few; and score, equal residues and aligned residues, packed into one number of 64 bits, eight proteins at a time.
 
 /// Letters that scores are known for: the 20 standard residues, then anything else.
 const N_LETTERS: usize = 21;
@@ -71,30 +71,36 @@ pub(crate) trait Cell: Copy {
     fn larger(self, other: Self) -> Self;
 }
 
-/// A score; above 32,767 it stays there, which is as significant.
-impl Cell for i16 {
-    const ZERO: Self = 0;
-    const LOWEST: Self = i16::MIN;
+/// A score; at the highest number it stays.
+macro_rules! score_cell {
+    ($score:ty) => {
+        impl Cell for $score {
+            const ZERO: Self = 0;
+            const LOWEST: Self = <$score>::MIN;
 
-    fn of(a: u8, b: u8) -> Self {
-        if b == END { i16::MIN } else { BLOSUM62[a as usize][b as usize].into() }
-    }
-    fn gap(cost: i16) -> Self {
-        cost
-    }
-    #[inline(always)]
-    fn plus(self, other: Self) -> Self {
-        self.saturating_add(other)
-    }
-    #[inline(always)]
-    fn minus(self, other: Self) -> Self {
-        self.saturating_sub(other)
-    }
-    #[inline(always)]
-    fn larger(self, other: Self) -> Self {
-        self.max(other)
-    }
+            fn of(a: u8, b: u8) -> Self {
+                if b == END { <$score>::MIN } else { BLOSUM62[a as usize][b as usize].into() }
+            }
+            fn gap(cost: i16) -> Self {
+                cost as $score
+            }
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                self.saturating_add(other)
+            }
+            #[inline(always)]
+            fn minus(self, other: Self) -> Self {
+                self.saturating_sub(other)
+            }
+            #[inline(always)]
+            fn larger(self, other: Self) -> Self {
+                self.max(other)
+            }
+        }
+    };
 }
+score_cell!(i8);
+score_cell!(i16);
 
 /// Score · 2³² + equal residues · 2¹⁶ + aligned residues: sums and comparisons of whole numbers are those of the three in
 /// turn, as long as neither count passes 65,535.
@@ -125,11 +131,25 @@ impl Cell for i64 {
     }
 }
 
-/// Best local scores of `query` with each of `targets`, in their order. Quickest when neighbours are of one length.
+/// Best local scores of `query` with each of `targets`, in their order; above 32,767 a score stays there, which is as
+/// significant. Quickest when neighbours are of one length.
 pub(crate) fn scores(query: &[u8], targets: &[&[u8]]) -> Vec<usize> {
-    let best =
-        targets.chunks(32).flat_map(|some| dispatch::<i16, 32>(query, some).into_iter().take(some.len()));
-    best.map(|score| score as usize).collect()
+    let mut scores: Vec<usize> = Vec::with_capacity(targets.len());
+    for some in targets.chunks(64) {
+        let best = if some.len() > 32 {
+            dispatch::<i8, 64>(query, some).to_vec()
+        } else {
+            dispatch::<i8, 32>(query, some).to_vec()
+        };
+        scores.extend(best.into_iter().take(some.len()).map(|score| score as usize));
+    }
+    let high: Vec<usize> = (0..targets.len()).filter(|&at| scores[at] == i8::MAX as usize).collect();
+    for some in high.chunks(32) {
+        let of: Vec<&[u8]> = some.iter().map(|&at| targets[at]).collect();
+        let best = dispatch::<i16, 32>(query, &of);
+        some.iter().zip(best).for_each(|(&at, score)| scores[at] = score as usize);
+    }
+    scores
 }
 
 /// Best local alignments of `query` with each of `targets`, in their order.

@@ -92,19 +92,6 @@ impl Cascade {
         }
         centres
     }
-
-    /// Of every centre those centres that may be relatives of this identity, as places in the input; each pair once.
-    pub fn candidates(&self, identity: f64, evalue: f64) -> Vec<(usize, Vec<usize>)> {
-        let words = words(&self.proteins, identity, evalue);
-        let seeds = seeds(&self.proteins, &open(&self.centre), &words);
-        let place = |number: u32| self.proteins.places[number as usize] as usize;
-        let of_one = |seeds: &[Seed]| {
-            let mut others: Vec<usize> = seeds.iter().map(|seed| place(seed.1)).collect();
-            others.dedup();
-            (place(seeds[0].0), others)
-        };
-        seeds.chunk_by(|a, b| a.0 == b.0).map(of_one).collect()
-    }
 }
 
 /// The centres, ascending.

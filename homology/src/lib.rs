@@ -6,6 +6,7 @@
 mod align;
 mod cascade;
 mod complexity;
+mod component;
 mod diagonal;
 mod seed;
 mod sketch;
@@ -18,7 +19,8 @@ pub use align::encode;
 use align::{Alignment, alignments, scores};
 pub use cascade::{Cascade, Level};
 use complexity::mask;
-use seed::{Index, Slate, Text};
+use component::Components;
+pub use component::components;
 pub use sketch::mix;
 use words::Words;
 
@@ -31,8 +33,10 @@ const LEVELS: [f64; 2] = [0.9, 0.5];
 /// Least fraction of the longer of the two that is aligned.
 pub const LEVEL_COVERAGE: f64 = 0.8;
 
-/// Queries that walk through the index together.
-const TOGETHER: usize = 64;
+/// Proteins that are aligned with their candidates before clusters are joined: at first few, since the first of a family
+/// joins most of it.
+const ROUND: usize = 64;
+const MOST_IN_ROUND: usize = 4_096;
 
 /// What makes two proteins relatives: an alignment that is significant, alike and long enough, or words in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,9 +48,6 @@ pub struct Kinship {
     pub identity: f64,
     /// Least fraction of the shorter protein that is aligned.
     pub coverage: f64,
-    /// How thoroughly alignments are looked for: two words of four residues are similar from this BLOSUM62 score on.
-    /// 13 misses one pair in thirty with E < 1e-3, 16 three in ten, in a quarter of the time (docs/lab-log.md).
-    pub seed_score: i32,
     /// Residues of a word, 4 to 6.
     pub kmer: usize,
     /// Fraction of the words of the protein with fewer that the other has, too: enough by itself.
@@ -62,7 +63,6 @@ impl Default for Kinship {
             evalue: 1e-3,
             identity: 0.3,
             coverage: 0.5,
-            seed_score: 16,
             kmer: 5,
             containment: 0.2,
             exhaustive_residues: 20_000_000,
@@ -96,42 +96,42 @@ impl<'a> Proteins<'a> {
         left: impl Fn(usize) -> bool + Sync,
         right: impl Fn(usize) -> bool + Sync,
     ) -> Vec<(usize, usize)> {
-        let n_of = |side: &dyn Fn(usize) -> bool| (0..self.letters.len()).filter(|&i| side(i)).count();
-        if n_of(&left) >= n_of(&right) {
-            return self.found(&left, &right);
-        }
-        // The smaller side is indexed, and the pairs are turned round.
-        let turn = |(j, i)| if left(j) && right(i) { (j, i) } else { (i, j) };
-        let mut pairs: Vec<_> = self.found(&right, &left).into_iter().map(turn).collect();
-        pairs.sort_unstable();
-        pairs
-    }
-
-    /// As [`Proteins::relatives`], with an index of `right`.
-    fn found(
-        &self,
-        left: &(impl Fn(usize) -> bool + Sync),
-        right: &(impl Fn(usize) -> bool + Sync),
-    ) -> Vec<(usize, usize)> {
-        let all = 0..self.letters.len();
-        let indexed = all.clone().filter(|&j| right(j)).map(|j| (j, self.text(j)));
-        let index = Index::new(self.rule.seed_score, indexed);
-        let queries: Vec<usize> = all.filter(|&i| left(i)).collect();
-        let of_some = |slate: &mut Slate, some: &[usize]| {
-            let texts: Vec<Text<'_>> = some.iter().map(|&i| self.text(i)).collect();
-            let mut pairs = Vec::new();
-            for (&i, mut candidates) in some.iter().zip(index.candidates(&texts, slate)) {
-                candidates.retain(|&j| is_new(i, j, left, right));
-                pairs.extend(self.kin(i, candidates).into_iter().map(|j| (i, j)));
+        let sides = [&left as &(dyn Fn(usize) -> bool + Sync), &right]
+            .map(|side| (0..self.letters.len()).map(side).collect::<Vec<_>>());
+        let n_of = |side: usize| sides[side].iter().filter(|is| **is).count();
+        // The words of the smaller side are indexed.
+        let (walked, indexed) =
+            if n_of(0) >= n_of(1) { (&sides[0], &sides[1]) } else { (&sides[1], &sides[0]) };
+        let mut pairs = self.words.pairs(&self.masked, |i| walked[i], |j| indexed[j], self.rule.containment);
+        let candidates = seed::pairs(&self.letters, &self.masked, &sides[0], &sides[1]);
+        pairs.extend(self.kin_among(&candidates));
+        let turn = |(i, j): &mut (usize, usize)| {
+            if !(left(*i) && right(*j)) {
+                std::mem::swap(i, j);
             }
-            pairs
         };
-        let mut pairs = self.words.pairs(&self.masked, left, right, self.rule.containment);
-        let aligned: Vec<_> = queries.par_chunks(TOGETHER).map_init(Slate::default, of_some).collect();
-        pairs.extend(aligned.into_iter().flatten());
+        pairs.iter_mut().for_each(turn);
         pairs.sort_unstable();
         pairs.dedup();
         pairs
+    }
+
+    /// Those of the pairs `i < j` that an alignment shows to be relatives.
+    fn kin_among(&self, pairs: &[(u32, u32)]) -> Vec<(usize, usize)> {
+        // One protein is aligned with many at once: of a pair that which stands in more of them.
+        let mut n_of = vec![0_u32; self.letters.len()];
+        pairs.iter().for_each(|&(i, j)| [i, j].into_iter().for_each(|of| n_of[of as usize] += 1));
+        let busy_first =
+            |&(i, j): &(u32, u32)| if n_of[i as usize] >= n_of[j as usize] { (i, j) } else { (j, i) };
+        let mut turned: Vec<(u32, u32)> = pairs.iter().map(busy_first).collect();
+        turned.par_sort_unstable();
+        let groups: Vec<&[(u32, u32)]> = turned.chunk_by(|a, b| a.0 == b.0).collect();
+        let kin = |group: &&[(u32, u32)]| {
+            let i = group[0].0 as usize;
+            let kin = self.kin(i, group.iter().map(|pair| pair.1 as usize).collect());
+            kin.into_iter().map(move |j| (i.min(j), i.max(j)))
+        };
+        groups.par_iter().flat_map_iter(kin).collect()
     }
 
     /// Whether all pairs may be looked at.
@@ -139,29 +139,65 @@ impl<'a> Proteins<'a> {
         self.n_residues <= self.rule.exhaustive_residues as f64
     }
 
-    /// Pairs of relatives that link proteins to clusters, sorted.
+    /// Clusters: of every protein the smallest number among those that relatives link it to.
     ///
-    /// They are all pairs of relatives where the rule allows to look for them. Of more residues they are all relatives
-    /// of the proteins that `matters` speaks of, and for the others what a cascade of levels leads to: every protein and
-    /// its centre, and relatives among the centres that share a word.
-    pub fn links(&self, matters: impl Fn(usize) -> bool + Sync) -> Vec<(usize, usize)> {
+    /// Relatives are all pairs of them where the rule allows to look for all. Of more residues they are all relatives of
+    /// the proteins that `matters` speaks of, and for the others what a cascade of levels leads to: every protein and its
+    /// centre, and all relatives among the centres.
+    pub fn clusters(&self, matters: impl Fn(usize) -> bool) -> Vec<usize> {
+        let n = self.letters.len();
+        let mut clusters = Components::new(n);
+        let all = vec![true; n];
         if self.is_exhaustive() {
-            return self.relatives(|_| true, |_| true);
+            self.join(&all, &all, &mut clusters);
+            return clusters.all();
         }
         let mut cascade = Cascade::new(&self.letters);
-        let mut pairs = Vec::new();
         for identity in LEVELS {
             cascade.descend(Level { identity, coverage: LEVEL_COVERAGE, evalue: self.rule.evalue });
-            pairs.extend(cascade.centres().into_iter().enumerate().filter(|(i, centre)| i != centre));
         }
-        let candidates = cascade.candidates(self.rule.identity, self.rule.evalue);
-        let kin = |(i, others): (usize, Vec<usize>)| self.kin(i, others).into_iter().map(move |j| (i, j));
-        pairs.extend(candidates.into_par_iter().flat_map_iter(kin).collect::<Vec<_>>());
-        pairs.extend(self.relatives(|_| true, matters));
-        pairs.iter_mut().for_each(|pair| *pair = (pair.0.min(pair.1), pair.0.max(pair.1)));
+        let centres = cascade.centres();
+        drop(cascade);
+        centres.iter().enumerate().for_each(|(i, &centre)| clusters.join(i, centre));
+        let is_centre: Vec<bool> = (0..n).map(|i| centres[i] == i).collect();
+        self.join(&is_centre, &is_centre, &mut clusters);
+        let matters: Vec<bool> = (0..n).map(matters).collect();
+        self.join(&all, &matters, &mut clusters);
+        clusters.all()
+    }
+
+    /// Joins all relatives between two sides. Pairs that are in one cluster already are not looked at: of a large family
+    /// every member is aligned once or twice, not with every other.
+    fn join(&self, left: &[bool], right: &[bool], clusters: &mut Components) {
+        for (i, j) in self.words.pairs(&self.masked, |i| left[i], |j| right[j], self.rule.containment) {
+            clusters.join(i, j);
+        }
+        let mut pairs = seed::pairs(&self.letters, &self.masked, left, right);
+        pairs.retain(|&(i, j)| clusters.of(i as usize) != clusters.of(j as usize));
+        // Of a pair that protein asks which comes first in an order in which families lie scattered.
+        let mut order: Vec<u32> = (0..self.letters.len() as u32).collect();
+        order.par_sort_unstable_by_key(|&number| mix(number.into()));
+        let mut place = vec![0; order.len()];
+        (0_u32..).zip(&order).for_each(|(at, &number)| place[number as usize] = at);
+        pairs.par_iter_mut().for_each(|pair| {
+            let (a, b) = (place[pair.0 as usize], place[pair.1 as usize]);
+            *pair = (a.min(b), a.max(b));
+        });
         pairs.par_sort_unstable();
-        pairs.dedup();
-        pairs
+        let groups: Vec<&[(u32, u32)]> = pairs.chunk_by(|a, b| a.0 == b.0).collect();
+        let (mut begin, mut round) = (0, ROUND);
+        while begin < groups.len() {
+            let end = (begin + round).min(groups.len());
+            let kin = |group: &&[(u32, u32)]| {
+                let i = order[group[0].0 as usize] as usize;
+                let others = group.iter().map(|pair| order[pair.1 as usize] as usize);
+                let open = others.filter(|&j| clusters.of(i) != clusters.of(j));
+                self.kin(i, open.collect()).into_iter().map(move |j| (i, j))
+            };
+            let found: Vec<(usize, usize)> = groups[begin..end].par_iter().flat_map_iter(kin).collect();
+            found.into_iter().for_each(|(i, j)| clusters.join(i, j));
+            (begin, round) = (end, (2 * round).min(MOST_IN_ROUND));
+        }
     }
 
     /// Pairs `(i, j)`, `i` of `left` and `j` of `right`, sorted, whose alignment is significant, however far they have
@@ -183,7 +219,7 @@ impl<'a> Proteins<'a> {
     }
 
     /// Those of the candidates that an alignment shows to be relatives of `i`.
-    fn kin(&self, i: usize, candidates: Vec<usize>) -> Vec<usize> {
+    pub fn kin(&self, i: usize, candidates: Vec<usize>) -> Vec<usize> {
         let significant = self.homologs(i, candidates);
         let alignments = alignments(&self.letters[i], &self.letters_of(&significant));
         let is_kin = |a: &Alignment, j: usize| {
@@ -212,10 +248,6 @@ impl<'a> Proteins<'a> {
             (j, score - (backward as f64 - (K * cells).ln() / LAMBDA).max(0.0))
         };
         good.into_iter().zip(backward).map(corrected).filter(is_good).map(|(j, _)| j).collect()
-    }
-
-    fn text(&self, i: usize) -> Text<'_> {
-        Text { letters: &self.letters[i], masked: &self.masked[i] }
     }
 
     fn letters_of(&self, numbers: &[usize]) -> Vec<&[u8]> {
@@ -247,25 +279,6 @@ fn is_new(i: usize, j: usize, left: impl Fn(usize) -> bool, right: impl Fn(usize
     i < j || (i != j && !(left(j) && right(i)))
 }
 
-/// Connected components of `n` proteins under pairs: per protein the smallest index of its component.
-pub fn components(n: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
-    let mut parent: Vec<usize> = (0..n).collect();
-    fn root(parent: &mut [usize], mut i: usize) -> usize {
-        while parent[i] != i {
-            parent[i] = parent[parent[i]];
-            i = parent[i];
-        }
-        i
-    }
-    for &(i, j) in pairs {
-        let (a, b) = (root(&mut parent, i), root(&mut parent, j));
-        // The smaller index wins, whatever the order of the pairs.
-        let (low, high) = (a.min(b), a.max(b));
-        parent[high] = low;
-    }
-    (0..n).map(|i| root(&mut parent, i)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +290,6 @@ mod tests {
         evalue: 1e-3,
         identity: 0.3,
         coverage: 0.5,
-        seed_score: 14,
         kmer: 5,
         containment: 0.2,
         exhaustive_residues: u64::MAX,
@@ -307,7 +319,7 @@ mod tests {
                 sequences.push(member);
             }
         }
-        let rule = Kinship { containment: 1.0, seed_score: 13, ..RULE };
+        let rule = Kinship { containment: 1.0, ..RULE };
         let proteins = Proteins::new(&rule, &sequences);
         let n = sequences.len();
         let brute = |i: usize| {
@@ -326,6 +338,7 @@ mod tests {
         let mut across: Vec<_> = found.iter().copied().filter(is_across).map(turn).collect();
         across.sort_unstable();
         assert_eq!(proteins.relatives(left, right), across);
+        assert_eq!(proteins.clusters(|_| false), components(n, &found));
         // Backwards, every protein is asked about in another order.
         let backward: Vec<&String> = sequences.iter().rev().collect();
         let turn = |(i, j): (usize, usize)| (n - 1 - j, n - 1 - i);
@@ -372,23 +385,13 @@ mod tests {
         let rule = Kinship { exhaustive_residues: 1_000, ..RULE };
         let few = Proteins::new(&rule, &sequences);
         let matters = |i: usize| i % 5 == 4;
-        let links = few.links(matters);
         assert!(all.is_exhaustive() && !few.is_exhaustive());
-        let (want, found) = (components(115, &all.links(matters)), components(115, &links));
+        let (want, found) = (all.clusters(matters), few.clusters(matters));
         assert!((0..115).all(|i| found[i] / 5 == i / 5));
         let n_alike = want.iter().zip(&found).filter(|(a, b)| a == b).count();
         assert!(n_alike >= 113, "{n_alike}");
         let of_those =
             all.relatives(|_| true, |_| true).into_iter().filter(|&(i, j)| matters(i) || matters(j));
-        assert!(of_those.clone().count() > 40 && of_those.into_iter().all(|pair| links.contains(&pair)));
-    }
-
-    #[test]
-    fn components_do_not_depend_on_the_order_of_pairs() {
-        let mut pairs = vec![(5, 6), (1, 2), (2, 6), (8, 9)];
-        let want = components(11, &pairs);
-        assert_eq!(want, [0, 1, 1, 3, 4, 1, 1, 7, 8, 8, 10]);
-        pairs.reverse();
-        assert_eq!(components(11, &pairs), want);
+        assert!(of_those.clone().count() > 40 && of_those.into_iter().all(|(i, j)| found[i] == found[j]));
     }
 }

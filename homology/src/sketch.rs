@@ -12,8 +12,8 @@ use crate::diagonal::run;
 
 /// Residues that stand for each other, in the order of [`datasets::residue::LETTERS`]: AST, C, DN, EQ, FY, G, H, IV, KR,
 /// LM, P, W.
-const CLASS: [u8; 20] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 2, 10, 3, 8, 0, 0, 7, 11, 4];
-const N_CLASSES: u64 = 12;
+pub(crate) const CLASS: [u8; 20] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 2, 10, 3, 8, 0, 0, 7, 11, 4];
+pub(crate) const N_CLASSES: u64 = 12;
 
 /// Proteins whose words are sorted together.
 const CHUNK: usize = 4096;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use datasets::table::{ProteinRow, Split};
-use homology::{Kinship, Proteins};
+use homology::Kinship;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::config::Config;
+use crate::split::Kin;
 
 /// What was looked for, and the pairs of (held-out, training) protein ids that were found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct Audit {
 impl Audit {
     /// Audits proteins by what they are, not by how the split was made. `published`: of every protein whether it is of a
     /// published test set.
-    pub(crate) fn new(proteins: &[ProteinRow], published: &[bool], config: &Config) -> Self {
+    pub(crate) fn new(proteins: &[ProteinRow], published: &[bool], config: &Config, kin: &Kin<'_>) -> Self {
         let is_train = |i: usize| proteins[i].split == Split::Train;
         let is_held_out = |i: usize| matches!(proteins[i].split, Split::Valid | Split::Test);
         let id = |i: usize| proteins[i].protein_id.clone();
@@ -46,10 +47,7 @@ impl Audit {
             let twin = |i: usize| train.get(key(&proteins[i])).map(|&j| (id(i), id(j)));
             (0..proteins.len()).filter(|&i| is_held_out(i)).filter_map(twin).collect::<Vec<_>>()
         };
-        let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
-        let kinship = Proteins::new(&config.kinship, &sequences);
-        let is_searched = |i: usize| is_held_out(i) && (kinship.is_exhaustive() || published[i]);
-        let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
+        let is_searched = |i: usize| is_held_out(i) && (kin.proteins.is_exhaustive() || published[i]);
         let named = |pairs: Vec<(usize, usize)>| pairs.into_iter().map(|(i, j)| (id(i), id(j))).collect();
         Self {
             kinship: config.kinship.clone(),
@@ -58,8 +56,8 @@ impl Audit {
             n_searched: (0..proteins.len()).filter(|&i| is_searched(i)).count(),
             exact: twins(|p| &p.sequence),
             cluster: twins(|p| &p.cluster),
-            alike: named(kinship.relatives(is_searched, is_train)),
-            homologs: named(kinship.significant(is_strict, is_train)),
+            alike: named(kin.proteins.relatives(is_searched, is_train)),
+            homologs: named(kin.homologs.iter().copied().filter(|&(_, j)| is_train(j)).collect()),
         }
     }
 
@@ -117,12 +115,14 @@ mod tests {
         };
         let held = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRV";
         let far = "MRSVYLARQKQLSYVRTHFNKELDERIGMLEIQSPVISKI";
-        let mut rows = crate::split::split(&config, vec![claim("a", far, false), claim("b", held, true)]);
+        let claims = vec![claim("a", far, false), claim("b", held, true)];
+        let kin = Kin::new(&config, &claims);
+        let mut rows = crate::split::split(&config, claims, &kin);
         assert_ne!(rows[0].cluster, rows[1].cluster);
         assert_eq!((rows[0].split, rows[1].split), (Split::Excluded, Split::Test));
-        Audit::new(&rows, &[true; 2], &config).pass().unwrap();
+        Audit::new(&rows, &[false, true], &config, &kin).pass().unwrap();
         rows[0].split = Split::Train;
-        let error = Audit::new(&rows, &[true; 2], &config).pass().unwrap_err().to_string();
+        let error = Audit::new(&rows, &[false, true], &config, &kin).pass().unwrap_err().to_string();
         assert!(error.contains("b and a (homologs)"), "{error}");
     }
 
@@ -138,14 +138,18 @@ mod tests {
             split,
         };
         let (one, near, other) = ("MKTAYIAKQRQISFVKSHFSR", "MKTAYIAKQRQISFVKSHFSW", "GGDWECLNPHVTRAMEIYKSF");
-        let clean = [row("a", one, "a", Split::Train), row("b", other, "b", Split::Test)];
-        Audit::new(&clean, &[true; 2], &config).pass().unwrap();
-        let excluded = [row("a", one, "a", Split::Excluded), row("b", near, "a", Split::Test)];
-        Audit::new(&excluded, &[true; 2], &config).pass().unwrap();
+        let audit = |rows: &[ProteinRow; 2]| {
+            let sequences = rows.each_ref().map(|row| row.sequence.as_str());
+            let kin =
+                Kin { proteins: homology::Proteins::new(&config.kinship, &sequences), homologs: vec![] };
+            Audit::new(rows, &[true; 2], &config, &kin).pass()
+        };
+        audit(&[row("a", one, "a", Split::Train), row("b", other, "b", Split::Test)]).unwrap();
+        audit(&[row("a", one, "a", Split::Excluded), row("b", near, "a", Split::Test)]).unwrap();
         let leaks = [(one, "c"), (near, "c"), (other, "a")];
         for (sequence, cluster) in leaks {
             let rows = [row("a", one, "a", Split::Train), row("b", sequence, cluster, Split::Valid)];
-            let error = Audit::new(&rows, &[true; 2], &config).pass().unwrap_err().to_string();
+            let error = audit(&rows).unwrap_err().to_string();
             assert!(error.contains("b and a"), "{error}");
         }
     }

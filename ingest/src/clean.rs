@@ -51,9 +51,14 @@ pub(crate) fn evidence(text: &str) -> Vec<String> {
 pub(crate) fn without_codes(text: &str) -> String {
     let text = EVIDENCE_BLOCK.replace_all(text, "");
     let text = CITATION.replace_all(&text, "");
-    let text = fold(&text.replace("()", "").replace("[]", ""));
-    let text = text.replace(" .", ".").replace(" ,", ",").replace(" ;", ";").replace("..", ".");
+    let text = replaced(text.into_owned(), &[("()", ""), ("[]", "")]);
+    let text = replaced(fold(&text), &[(" .", "."), (" ,", ","), (" ;", ";"), ("..", ".")]);
     text.trim_matches(|c: char| c == ';' || c.is_whitespace()).to_owned()
+}
+
+/// Replaces one thing after the other, which most texts do not hold.
+fn replaced(text: String, what: &[(&str, &str)]) -> String {
+    what.iter().fold(text, |text, (from, to)| if text.contains(from) { text.replace(from, to) } else { text })
 }
 
 /// Removes the stock opening of a Mol-Instructions answer; the rest begins with a capital.

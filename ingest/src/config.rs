@@ -53,7 +53,7 @@ fn default_test_fraction() -> f64 {
     0.10
 }
 fn default_memory_mib() -> usize {
-    2048
+    1024
 }
 
 /// One source: files of one format, one origin, one role.
@@ -256,12 +256,11 @@ impl Config {
             self.max_length >= self.min_length,
             format!("max_length {} is below min_length {}", self.max_length, self.min_length),
         );
-        let Kinship { evalue, identity, coverage, seed_score, kmer, containment, .. } = self.kinship;
+        let Kinship { evalue, identity, coverage, kmer, containment, .. } = self.kinship;
         must(evalue > 0.0, format!("kinship.evalue {evalue} is not above 0"));
         for (name, value) in [("identity", identity), ("coverage", coverage)] {
             must((0.0..=1.0).contains(&value), format!("kinship.{name} {value} is not in [0, 1]"));
         }
-        must((10..=20).contains(&seed_score), format!("kinship.seed_score {seed_score} is not in 10..=20"));
         must((4..=6).contains(&kmer), format!("kinship.kmer {kmer} is not in 4..=6"));
         must(
             containment > 0.0 && containment <= 1.0,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use datasets::table::{ContradictionRow, FactRow};
 
-/// Every protein and task (and question, where there is one) that is answered in several ways, in their order.
+/// Every protein and task (and question, where there is one) that these facts answer in several ways, in their order.
 ///
 /// To a question each fact is an answer. Without one, an answer is all that one entry of one source says: an entry has
 /// several keywords, and two entries contradict each other only if they have none in common. Case, and a full stop at the

@@ -2,6 +2,8 @@
 //! plans over the staged claims; every choice is for the lowest `order`, so the result does not depend on threads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, UInt64Array};
@@ -9,12 +11,11 @@ use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::dataframe::DataFrame;
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::functions_aggregate::expr_fn::{array_agg, bool_or, max, min};
+use datafusion::functions_aggregate::expr_fn::{bool_or, max, min};
 use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
 use datafusion::prelude::SessionContext;
-use datasets::table::{
-    ChainRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, RepeatRow, Rows, SsRow, WeightRow,
-};
+use datasets::table::{ChainRow, DomainRow, GoRow, PlddtRow, Rows, SsRow, WeightRow, Writer};
+use futures::StreamExt;
 use serde::Deserialize;
 
 mod facts;
@@ -26,21 +27,13 @@ use crate::config::Config;
 use crate::ledger::{Fate, Ledger};
 use crate::reason::{Fault, Reason};
 
-/// Everything that is left of the claims, each table sorted by its key.
+/// What is left of the claims and waits for the split, sorted. The tables that do not are written.
 pub(crate) struct Relations {
     /// Distinct sequences with the names under which the sources hold them.
     pub(crate) proteins: Vec<ProteinClaim>,
-    pub(crate) facts: Vec<FactRow>,
-    /// Facts that another one stands for.
-    pub(crate) repeats: Vec<RepeatRow>,
-    pub(crate) chains: Vec<ChainRow>,
-    pub(crate) ss: Vec<SsRow>,
-    pub(crate) go: Vec<GoRow>,
     pub(crate) pairs: Vec<PairRow>,
-    pub(crate) ddg: Vec<DdgRow>,
-    pub(crate) plddt: Vec<PlddtRow>,
-    pub(crate) domains: Vec<DomainRow>,
-    pub(crate) weights: Vec<WeightRow>,
+    /// Rows of the tables that are written.
+    pub(crate) rows: BTreeMap<String, u64>,
     /// Records with sound claims.
     pub(crate) claimed: BTreeMap<u64, Fate>,
 }
@@ -77,7 +70,12 @@ struct Refused {
 /// Plans over one set of claims.
 struct Plans<'a> {
     session: &'a SessionContext,
+    config: &'a Config,
     ledger: &'a Ledger,
+    /// Where tables are written.
+    tables: &'a Path,
+    /// Rows of those that are.
+    rows: BTreeMap<String, u64>,
     /// Claims without those of conflicting records.
     sound: DataFrame,
     kept: BTreeSet<u64>,
@@ -86,41 +84,44 @@ struct Plans<'a> {
     refused: BTreeSet<u64>,
 }
 
-/// Runs all plans.
+/// Runs all plans, and writes into `tables` what they end in. A table is never in memory whole.
 ///
 /// # Errors
-/// What DataFusion says.
+/// What DataFusion says; I/O.
 pub(crate) async fn relate(
     session: &SessionContext,
     config: &Config,
     claims: DataFrame,
     ledger: &Ledger,
+    tables: &Path,
 ) -> Result<Relations, Error> {
     let conflicts = id_conflicts(&claims, ledger).await?;
     let sound = by_number(session, claims, "record", JoinType::RightAnti, &conflicts)?;
     let (kept, near, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut plans = Plans { session, ledger, sound, kept, near, refused };
+    let rows = BTreeMap::new();
+    let mut plans = Plans { session, config, ledger, tables, rows, sound, kept, near, refused };
 
-    let (go, go_tests) = plans.annotations().await?;
+    let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
     let keyed = plans.sound.clone().filter(col("key").is_not_null())?;
     let first = keyed.aggregate(vec![col("key")], vec![min(col("order")).alias("first")])?;
     plans.kept.extend(numbers(first.select(vec![col("first")])?).await?);
 
-    let (ddg, ddg_tests) = plans.mutations().await?;
+    let ddg_tests = plans.mutations().await?;
     let mut proteins = plans.proteins().await?;
     for protein in &mut proteins {
         protein.test |= go_tests.contains(&protein.protein_id) || ddg_tests.contains(&protein.protein_id);
     }
-    let (facts, repeats) = plans.facts(config.near_duplicates).await?;
-    let domains: Vec<DomainRow> = plans.table("domain", &["domain_id", "node"], "domain_id").await?;
-    let weights = plans.table("weight", &["term", "information_bits"], "term").await?;
-    let mut chains = plans.table("chain", &["backbone_ang", "cath", "published_split"], "chain_id").await?;
-    name_folds(&mut chains, &domains);
-    let ss = plans.table("ss", &["q8", "q3", "mask"], "id").await?;
-    let plddt = plans.table("plddt", &["mean_plddt", "plddt"], "accession").await?;
+    plans.facts().await?;
+    let mut nodes = Nodes::new();
+    plans.table("domain", &["domain_id", "node"], "domain_id", |domain| note(&mut nodes, domain)).await?;
+    plans.table("weight", &["term", "information_bits"], "term", |_: &mut WeightRow| {}).await?;
+    let columns = ["backbone_ang", "cath", "published_split"];
+    plans.table("chain", &columns, "chain_id", |chain| name_fold(chain, &nodes)).await?;
+    plans.table("ss", &["q8", "q3", "mask"], "id", |_: &mut SsRow| {}).await?;
+    plans.table("plddt", &["mean_plddt", "plddt"], "accession", |_: &mut PlddtRow| {}).await?;
     let claimed = plans.claimed().await?;
-    Ok(Relations { proteins, facts, repeats, chains, ss, go, pairs, ddg, plddt, domains, weights, claimed })
+    Ok(Relations { proteins, pairs, rows: plans.rows, claimed })
 }
 
 /// Records that give an id of their source another sequence than the first record with that id did.
@@ -166,8 +167,8 @@ async fn id_conflicts(claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u6
 
 impl Plans<'_> {
     /// GO annotations with their proteins. Those of a flat-file entry bring their protein; those of annotation files
-    /// find it by accession, in flat files before other sources. Also returns proteins annotated by test sources.
-    async fn annotations(&mut self) -> Result<(Vec<GoRow>, BTreeSet<String>), Error> {
+    /// find it by accession, in flat files before other sources. Returns proteins annotated by test sources.
+    async fn annotations(&mut self) -> Result<BTreeSet<String>, Error> {
         let reference = get_field(col("member"), "is_reference");
         // Bit 63 puts every other source after the flat files; configurations have at most 127 sources.
         let rank = when(reference, col("order")).otherwise(col("order") + lit(1_u64 << 63))?;
@@ -209,7 +210,8 @@ impl Plans<'_> {
         let tests = found.clone().filter(col("test"))?.select(vec![col("protein_id")])?.distinct()?;
         let first = self.first(&found, &["scope", "protein_id", "term", "evidence"]).await?;
         let rows = first.sort_by(["protein_id", "term", "evidence", "source"].map(col).to_vec())?;
-        Ok((collect(rows).await?, strings(tests).await?))
+        self.write(rows, |_: &mut GoRow| {}).await?;
+        strings(tests).await
     }
 
     /// Pairs with their proteins, the smaller id first; those with both labels are refused.
@@ -246,23 +248,30 @@ impl Plans<'_> {
         }
         let first = self.first(&clear, &["scope", "protein_id_a", "protein_id_b", "mode"]).await?;
         let rows = first.sort_by(["protein_id_a", "protein_id_b", "scope", "order"].map(col).to_vec())?;
-        let rows: Vec<Row> = collect(rows).await?;
-        let same = |a: &Row, b: &Row| {
-            (&a.protein_id_a, &a.protein_id_b, &a.scope) == (&b.protein_id_a, &b.protein_id_b, &b.scope)
-        };
-        let pair = |rows: &[Row]| {
-            let modes: BTreeSet<&String> = rows.iter().map(|r| &r.mode).filter(|m| !m.is_empty()).collect();
-            PairRow {
-                protein_id_a: rows[0].protein_id_a.clone(),
-                protein_id_b: rows[0].protein_id_b.clone(),
-                label: rows[0].label,
-                source: rows[0].source.clone(),
-                modes: modes.into_iter().cloned().collect(),
+        let mut batches = rows.execute_stream().await?;
+        let (mut pairs, mut last_scope) = (Vec::<PairRow>::new(), String::new());
+        while let Some(batch) = batches.next().await {
+            for row in serde_arrow::from_record_batch::<Vec<Row>>(&batch?)? {
+                let Row { protein_id_a, protein_id_b, label, source, scope, mode } = row;
+                let is_same = |last: &&mut PairRow| {
+                    (&last.protein_id_a, &last.protein_id_b, &last_scope)
+                        == (&protein_id_a, &protein_id_b, &scope)
+                };
+                let modes = Some(mode).filter(|mode| !mode.is_empty());
+                match pairs.last_mut().filter(is_same) {
+                    Some(last) => last.modes.extend(modes),
+                    None => {
+                        let modes = modes.into_iter().collect();
+                        pairs.push(PairRow { protein_id_a, protein_id_b, label, source, modes });
+                    }
+                }
+                last_scope = scope;
             }
-        };
-        let mut pairs: Vec<PairRow> = rows.chunk_by(same).map(pair).collect();
-        let place = |p: &PairRow| (p.protein_id_a.clone(), p.protein_id_b.clone(), p.source.clone());
-        pairs.sort_by_cached_key(place);
+        }
+        pairs.iter_mut().for_each(|pair| pair.modes.sort());
+        pairs.sort_by(|a, b| {
+            (&a.protein_id_a, &a.protein_id_b, &a.source).cmp(&(&b.protein_id_a, &b.protein_id_b, &b.source))
+        });
         Ok(pairs)
     }
 
@@ -312,29 +321,57 @@ impl Plans<'_> {
         ])?)
     }
 
-    /// Distinct sequences.
+    /// Distinct sequences, by id.
     async fn proteins(&self) -> Result<Vec<ProteinClaim>, Error> {
-        let rows = self
-            .sound
+        #[derive(Deserialize)]
+        struct Sequence {
+            protein_id: String,
+            sequence: String,
+        }
+        #[derive(Deserialize)]
+        struct Name {
+            protein_id: String,
+            accession: String,
+            source: String,
+            test: bool,
+        }
+        let of_proteins = self.sound.clone().filter(col("protein_id").is_not_null())?;
+        let sequences = of_proteins
             .clone()
-            .filter(col("protein_id").is_not_null())?
-            .select(["protein_id", "sequence", "accession", "source", "test"].map(col).to_vec())?
-            .aggregate(
-                vec![col("protein_id")],
-                vec![
-                    min(col("sequence")).alias("sequence"),
-                    array_agg(col("accession")).alias("accessions"),
-                    array_agg(col("source")).alias("sources"),
-                    bool_or(col("test")).alias("test"),
-                ],
-            )?
+            .filter(col("sequence").is_not_null())?
+            .aggregate(vec![col("protein_id")], vec![min(col("sequence")).alias("sequence")])?
             .sort_by(vec![col("protein_id")])?;
-        let mut proteins: Vec<ProteinClaim> = collect(rows).await?;
+        let sequences: Vec<Sequence> = collect(sequences).await?;
+        let protein = |Sequence { protein_id, sequence }| ProteinClaim {
+            protein_id,
+            sequence,
+            accessions: vec![],
+            sources: vec![],
+            test: false,
+        };
+        let mut proteins: Vec<ProteinClaim> = sequences.into_iter().map(protein).collect();
+        let key = ["protein_id", "accession", "source"].map(col).to_vec();
+        let names =
+            of_proteins.aggregate(key.clone(), vec![bool_or(col("test")).alias("test")])?.sort_by(key)?;
+        let mut batches = names.execute_stream().await?;
+        let mut of = proteins.iter_mut();
+        let mut protein = of.next();
+        while let Some(batch) = batches.next().await {
+            for name in serde_arrow::from_record_batch::<Vec<Name>>(&batch?)? {
+                while protein.as_ref().is_some_and(|protein| protein.protein_id < name.protein_id) {
+                    protein = of.next();
+                }
+                let protein = protein.as_mut().expect("a protein with a name has a sequence");
+                protein.accessions.extend(Some(name.accession).filter(|accession| !accession.is_empty()));
+                protein.sources.push(name.source);
+                protein.test |= name.test;
+            }
+        }
         for protein in &mut proteins {
-            protein.accessions.retain(|a| !a.is_empty());
             for names in [&mut protein.accessions, &mut protein.sources] {
                 names.sort();
                 names.dedup();
+                names.shrink_to_fit();
             }
         }
         Ok(proteins)
@@ -355,10 +392,46 @@ impl Plans<'_> {
         Ok(rows.select(select)?)
     }
 
-    async fn table<T: Rows>(&self, table: &str, columns: &[&str], then: &str) -> Result<Vec<T>, Error> {
+    /// Writes the kept claims for one table, by protein and `then`, each row as `edit` leaves it.
+    async fn table<T: Rows + Send>(
+        &mut self,
+        table: &str,
+        columns: &[&str],
+        then: &str,
+        edit: impl FnMut(&mut T),
+    ) -> Result<(), Error> {
         let rows = self.rows(table, columns, JoinType::RightSemi).await?;
         let rows = rows.sort_by(["protein_id", then, "source", "order"].map(col).to_vec())?;
-        collect(rows).await
+        self.write(rows, edit).await
+    }
+
+    /// Writes the rows of a plan as a table.
+    async fn write<T: Rows + Send>(
+        &mut self,
+        rows: DataFrame,
+        mut edit: impl FnMut(&mut T),
+    ) -> Result<(), Error> {
+        let mut writer = self.begin::<T>()?;
+        let mut batches = rows.execute_stream().await?;
+        while let Some(batch) = batches.next().await {
+            for mut row in serde_arrow::from_record_batch::<Vec<T>>(&batch?)? {
+                edit(&mut row);
+                writer.push(row)?;
+            }
+        }
+        self.end(writer)
+    }
+
+    fn begin<T: Rows>(&self) -> Result<Writer<T, File>, Error> {
+        Ok(Writer::new(fs_err::File::create(T::path(self.tables))?.into_file())?)
+    }
+
+    fn end<T: Rows>(&mut self, writer: Writer<T, File>) -> Result<(), Error> {
+        let (file, n) = writer.close()?;
+        file.sync_all()?;
+        tracing::info!(table = T::TABLE, rows = n, "written");
+        self.rows.insert(T::TABLE.into(), n);
+        Ok(())
     }
 
     /// Of rows with equal key the one with the lowest order; notes them as kept.
@@ -406,19 +479,22 @@ impl Plans<'_> {
     }
 }
 
-/// Gives chains without CATH nodes those of their domains: class, architecture and topology, or as much of it as the
-/// lists say.
-fn name_folds(chains: &mut [ChainRow], domains: &[DomainRow]) {
-    let mut nodes: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for domain in domains.iter().filter(|d| !d.node.is_empty()) {
+/// Class, architecture and topology of the domains of every chain, or as much of it as the lists say.
+type Nodes = BTreeMap<String, BTreeSet<String>>;
+
+/// Notes the node of a domain.
+fn note(nodes: &mut Nodes, domain: &mut DomainRow) {
+    if !domain.node.is_empty() {
         let node = domain.node.split('.').take(3).collect::<Vec<_>>().join(".");
-        nodes.entry(&domain.chain_id).or_default().insert(node);
+        nodes.entry(domain.chain_id.clone()).or_default().insert(node);
     }
-    for chain in chains.iter_mut().filter(|chain| chain.cath.is_empty()) {
-        let Some(of) = nodes.get(chain.chain_id.as_str()) else { continue };
-        let is_said_better = |node: &String| of.iter().any(|other| other.starts_with(&format!("{node}.")));
-        chain.cath = of.iter().filter(|node| !is_said_better(node)).cloned().collect();
-    }
+}
+
+/// Gives a chain without CATH nodes those of its domains.
+fn name_fold(chain: &mut ChainRow, nodes: &Nodes) {
+    let Some(of) = nodes.get(&chain.chain_id).filter(|_| chain.cath.is_empty()) else { return };
+    let is_said_better = |node: &String| of.iter().any(|other| other.starts_with(&format!("{node}.")));
+    chain.cath = of.iter().filter(|node| !is_said_better(node)).cloned().collect();
 }
 
 /// Rows whose `column` is one of the numbers (`RightSemi`) or none of them (`RightAnti`). The left side of a join is held

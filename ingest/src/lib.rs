@@ -38,10 +38,7 @@ use std::sync::Arc;
 
 pub use audit::Audit;
 pub use config::{Config, Kind, Role, Source};
-use datasets::table::{
-    ChainRow, ContradictionRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow,
-    QuarantineRow, RepeatRow, Rows, Split, SsRow, WeightRow,
-};
+use datasets::table::{PpiRow, ProteinRow, QuarantineRow, Rows, Split};
 pub use error::Error;
 pub use homology::Kinship;
 pub use ledger::FileCounts;
@@ -81,18 +78,23 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     let session = stage::session(config)?;
     let ledger = Arc::new(ledger::Ledger::default());
     let (claims, ontology) = stage::stage(&session, config, data, &work.staging(), &ledger).await?;
-    let mut relations = dedup::relate(&session, config, claims, &ledger).await?;
-    tracing::info!(proteins = relations.proteins.len(), "deduplicated");
-
-    let published: Vec<bool> = relations.proteins.iter().map(|protein| protein.test).collect();
-    let proteins = split::split(config, std::mem::take(&mut relations.proteins));
-    let audit = Audit::new(&proteins, &published, config);
-    tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "split and audited");
-
-    let (mut files, quarantine) = ledger.close(config, &relations.claimed);
-    manifest::fingerprint(&mut files, data)?;
     let tables = work.tables();
-    let manifest = write(recipe, &tables, relations, &proteins, &quarantine, files)?;
+    let dedup::Relations { proteins, pairs, rows, claimed } =
+        dedup::relate(&session, config, claims, &ledger, &tables).await?;
+    tracing::info!(proteins = proteins.len(), "deduplicated");
+
+    let published: Vec<bool> = proteins.iter().map(|protein| protein.test).collect();
+    let kin = split::Kin::new(config, &proteins);
+    let proteins = split::split(config, proteins, &kin);
+    tracing::info!("split");
+    let audit = Audit::new(&proteins, &published, config, &kin);
+    drop(kin);
+    tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "audited");
+
+    let (mut files, quarantine) = ledger.close(config, &claimed);
+    drop(claimed);
+    manifest::fingerprint(&mut files, data)?;
+    let manifest = write(recipe, &tables, proteins, pairs, &quarantine, files, rows)?;
     if let Some(text) = ontology {
         datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;
     }
@@ -107,23 +109,16 @@ async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> R
     Ok(manifest)
 }
 
-/// Writes all tables and draws up the manifest.
+/// Writes the tables that have parts, and draws up the manifest. `rows`: of the tables that are written.
 fn write(
     config: &Config,
     tables: &Path,
-    relations: dedup::Relations,
-    proteins: &[ProteinRow],
+    proteins: Vec<ProteinRow>,
+    pairs: Vec<dedup::PairRow>,
     quarantine: &[QuarantineRow],
     files: Vec<FileCounts>,
+    mut rows: BTreeMap<String, u64>,
 ) -> Result<Manifest, Error> {
-    let dedup::Relations {
-        mut facts, mut repeats, chains, ss, go, pairs, ddg, plddt, domains, weights, ..
-    } = relations;
-    let licences: BTreeMap<&str, &str> =
-        config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-    let licence = |source: &str| licences.get(source).copied().unwrap_or_default().to_owned();
-    facts.iter_mut().for_each(|fact| fact.licence = licence(&fact.source));
-    repeats.iter_mut().for_each(|repeat| repeat.licence = licence(&repeat.source));
     let parts: BTreeMap<&str, Split> = proteins.iter().map(|p| (p.protein_id.as_str(), p.split)).collect();
     let part = |id: &str| parts.get(id).copied();
     let ppi: Vec<PpiRow> = pairs
@@ -134,35 +129,23 @@ fn write(
             PpiRow { protein_id_a, protein_id_b, label, modes, source, split }
         })
         .collect();
-
-    let mut rows = BTreeMap::new();
-    let mut note = |table: &str, n: usize| rows.insert(table.to_owned(), n as u64);
-    macro_rules! write_tables {
-        ($($row:ty: $rows:expr),* $(,)?) => {
-            $(<$row>::write(tables, $rows)?; note(<$row>::TABLE, $rows.len());)*
-        };
-    }
-    write_tables! {
-        ProteinRow: proteins, FactRow: &facts, ChainRow: &chains, SsRow: &ss, GoRow: &go,
-        PpiRow: &ppi, DdgRow: &ddg, PlddtRow: &plddt, DomainRow: &domains, WeightRow: &weights, RepeatRow: &repeats,
-        ContradictionRow: &contradiction::contradictions(&facts), QuarantineRow: quarantine,
-    }
-    drop(repeats);
-    let tasks = tasks::count(&tasks::Tables {
-        proteins,
-        facts: &facts,
-        chains: &chains,
-        ss: &ss,
-        go: &go,
-        ppi: &ppi,
-        ddg: &ddg,
-        plddt: &plddt,
-    })?;
+    drop(parts);
+    ProteinRow::write(tables, &proteins)?;
+    PpiRow::write(tables, &ppi)?;
+    QuarantineRow::write(tables, quarantine)?;
+    let last = [
+        (ProteinRow::TABLE, proteins.len()),
+        (PpiRow::TABLE, ppi.len()),
+        (QuarantineRow::TABLE, quarantine.len()),
+    ];
+    rows.extend(last.map(|(table, n)| (table.to_owned(), n as u64)));
+    drop(ppi);
+    let tasks = tasks::count(tables, &proteins)?;
     let warnings = tasks::warnings(&tasks).into_iter().map(|(task, warning)| format!("{task}: {warning}"));
     let warnings = warnings.collect();
     let mut proteins_by_split = BTreeMap::new();
     let mut clusters: BTreeMap<&str, u64> = BTreeMap::new();
-    for protein in proteins {
+    for protein in &proteins {
         *proteins_by_split.entry(format!("{:?}", protein.split).to_lowercase()).or_default() += 1;
         *clusters.entry(&protein.cluster).or_default() += 1;
     }

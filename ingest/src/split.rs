@@ -3,32 +3,47 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datasets::table::{ProteinRow, Split};
-use homology::{Proteins, components};
+use homology::Proteins;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::dedup::ProteinClaim;
+
+/// Who is kin among the proteins of the tables: whatever part they get.
+pub(crate) struct Kin<'a> {
+    pub(crate) proteins: Proteins<'a>,
+    /// Pairs of a protein of a test set that asks for it and another that is of no test set, with a significant alignment.
+    /// Everything is aligned with everything, which takes long and leaves nothing open: once for split and audit.
+    pub(crate) homologs: Vec<(usize, usize)>,
+}
+
+impl<'a> Kin<'a> {
+    pub(crate) fn new(config: &'a Config, proteins: &[ProteinClaim]) -> Self {
+        let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
+        let kin = Proteins::new(&config.kinship, &sequences);
+        let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
+        let homologs = kin.significant(is_strict, |j| !proteins[j].test);
+        Self { proteins: kin, homologs }
+    }
+}
 
 /// Clusters the proteins (sorted by id) and gives every one its part.
 ///
 /// A cluster with a protein of a published test set: these are Test, its other members Excluded. Any other cluster
 /// goes whole to Train, Valid or Test by a hash of its id, so a cluster keeps its part when others come or go. Homologs
 /// of test sets that ask for it leave Train for Excluded one by one.
-pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>) -> Vec<ProteinRow> {
-    let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
-    let kinship = Proteins::new(&config.kinship, &sequences);
-    let component = components(proteins.len(), &kinship.links(|i| proteins[i].test));
-    let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
-    let homologs: BTreeSet<usize> =
-        kinship.significant(is_strict, |j| !proteins[j].test).into_iter().map(|(_, j)| j).collect();
+pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>, kin: &Kin<'_>) -> Vec<ProteinRow> {
+    let component = kin.proteins.clusters(|i| proteins[i].test);
+    let homologs: BTreeSet<usize> = kin.homologs.iter().map(|pair| pair.1).collect();
 
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (i, &root) in component.iter().enumerate() {
         members.entry(root).or_default().push(i);
     }
     // The longest member stands for a cluster, of equals the one with the smallest id (they are in that order).
-    let longest =
-        |of: &Vec<usize>| of.iter().copied().max_by_key(|&i| (sequences[i].len(), std::cmp::Reverse(i)));
+    let longest = |of: &Vec<usize>| {
+        of.iter().copied().max_by_key(|&i| (proteins[i].sequence.len(), std::cmp::Reverse(i)))
+    };
     let representative: BTreeMap<usize, usize> =
         members.iter().filter_map(|(&root, of)| Some((root, longest(of)?))).collect();
     let published: BTreeSet<usize> =

@@ -36,6 +36,8 @@ pub(crate) fn session(config: &Config) -> Result<SessionContext, Error> {
     session.options_mut().execution.parquet.schema_force_view_types = false;
     // Staged claims live for minutes: quick to write counts more than small.
     session.options_mut().execution.parquet.compression = Some("snappy".into());
+    // What is held of a row group until it is whole counts for every thread.
+    session.options_mut().execution.parquet.max_row_group_size = 1 << 16;
     session.options_mut().execution.collect_statistics = false;
     Ok(SessionContext::new_with_config_rt(session, runtime))
 }

@@ -2,10 +2,14 @@
 //! part is said in train; and how often a record is drawn.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use datasets::llm;
-use datasets::table::{ChainRow, DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Split, SsRow};
+use datasets::table::{
+    ChainRow, DdgRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow, Rows, Split, SsRow, scan,
+};
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
 
 use crate::Error;
 use crate::near::{self, Lsh, Texts};
@@ -52,77 +56,147 @@ pub struct Answers {
     pub near_train: Option<u64>,
 }
 
-/// The rows that tasks are made of.
-pub(crate) struct Tables<'a> {
-    pub(crate) proteins: &'a [ProteinRow],
-    pub(crate) facts: &'a [FactRow],
-    pub(crate) chains: &'a [ChainRow],
-    pub(crate) ss: &'a [SsRow],
-    pub(crate) go: &'a [GoRow],
-    pub(crate) ppi: &'a [PpiRow],
-    pub(crate) ddg: &'a [DdgRow],
-    pub(crate) plddt: &'a [PlddtRow],
+/// What is counted of a row.
+#[derive(Deserialize)]
+struct Counts {
+    protein_id: String,
+    source: String,
 }
 
-/// Counts every task, by name.
-pub(crate) fn count(tables: &Tables<'_>) -> Result<BTreeMap<String, Task>, Error> {
-    let mut counter = Counter::new(tables.proteins);
-    let mut add = |task, source, proteins: &[&str]| counter.add(task, source, proteins, None, false);
-    tables.facts.iter().for_each(|r| add(&r.task, &r.source, &[&r.protein_id]));
-    tables.chains.iter().for_each(|r| add("chains", &r.source, &[&r.protein_id]));
-    tables.ss.iter().for_each(|r| add("ss", &r.source, &[&r.protein_id]));
-    tables.ddg.iter().for_each(|r| add("ddg", &r.source, &[&r.protein_id]));
-    tables.plddt.iter().for_each(|r| add("plddt", &r.source, &[&r.protein_id]));
-    // All terms of an aspect are one record, of the source of the first.
-    let mut aspects: HashSet<(&str, &str)> = HashSet::new();
-    for row in tables.go.iter().filter(|row| aspects.insert((&row.protein_id, &row.aspect))) {
-        add("go", &row.source, &[&row.protein_id]);
+/// What is counted of a fact.
+#[derive(Deserialize)]
+struct Fact {
+    protein_id: String,
+    source: String,
+    task: String,
+    text: String,
+}
+
+/// What is counted of an annotation.
+#[derive(Deserialize)]
+struct Annotation {
+    protein_id: String,
+    source: String,
+    aspect: String,
+}
+
+/// Counts every task of a tables folder, by name.
+///
+/// # Errors
+/// A table that cannot be read.
+pub(crate) fn count(tables: &Path, proteins: &[ProteinRow]) -> Result<BTreeMap<String, Task>, Error> {
+    let mut counter = Counter::new(proteins);
+    let of_one = [
+        ("chains", ChainRow::path(tables)),
+        ("ss", SsRow::path(tables)),
+        ("ddg", DdgRow::path(tables)),
+        ("plddt", PlddtRow::path(tables)),
+    ];
+    for (task, path) in of_one {
+        for row in scan::<Counts>(&path)? {
+            let row = row?;
+            counter.add(task, &row.source, &[&row.protein_id], None, false);
+        }
     }
-    for row in tables.ppi {
+    // All terms of an aspect are one record, of the source of the first. Annotations are sorted by protein.
+    let mut aspects: BTreeSet<String> = BTreeSet::new();
+    let mut of = String::new();
+    for row in scan::<Annotation>(&GoRow::path(tables))? {
+        let row = row?;
+        if of != row.protein_id {
+            aspects.clear();
+            of.clone_from(&row.protein_id);
+        }
+        if aspects.insert(row.aspect) {
+            counter.add("go", &row.source, &[&row.protein_id], None, false);
+        }
+    }
+    for row in scan::<PpiRow>(&PpiRow::path(tables))? {
+        let row = row?;
         let pair = [row.protein_id_a.as_str(), &row.protein_id_b];
         counter.add("ppi", &row.source, &pair, Some(row.split), row.label);
     }
 
-    let mut answers: BTreeMap<&str, Vec<(&str, Split)>> = BTreeMap::new();
-    for fact in tables.facts {
+    let mut answers: BTreeMap<String, Said> = BTreeMap::new();
+    for fact in scan::<Fact>(&FactRow::path(tables))? {
+        let fact = fact?;
+        counter.add(&fact.task, &fact.source, &[&fact.protein_id], None, false);
         let split = counter.proteins[fact.protein_id.as_str()].split;
-        answers.entry(&fact.task).or_default().push((&fact.text, split));
+        match answers.get_mut(&fact.task) {
+            Some(said) => said.add(fact.text, split),
+            None => answers.entry(fact.task).or_default().add(fact.text, split),
+        }
     }
     let mut tasks = counter.finish();
     let lsh = Lsh::new(near::THRESHOLD, near::RECALL)?;
-    for (task, answers) in answers {
-        for (split, answers) in compare(&answers, &lsh) {
-            let part = tasks.get_mut(task).and_then(|task| task.parts.get_mut(&split));
+    for (task, mut said) in answers {
+        for (split, answers) in said.compare(&lsh) {
+            let part = tasks.get_mut(&task).and_then(|task| task.parts.get_mut(&split));
             part.expect("its facts are counted").answers = Some(answers);
         }
     }
     Ok(tasks)
 }
 
-/// What the answers of every part of one task have in common.
-fn compare(answers: &[(&str, Split)], lsh: &Lsh) -> BTreeMap<Split, Answers> {
-    let mut texts = Texts::default();
-    texts.extend(&answers.iter().map(|(text, _)| *text).collect::<Vec<_>>());
-    let groups = lsh.groups(&texts);
-    let of = |split: Split| (0..answers.len()).filter(move |&at| answers[at].1 == split);
-    let trained: HashSet<u64> = of(Split::Train).map(|at| texts.whole(at)).collect();
-    let near: HashSet<usize> = of(Split::Train).map(|at| groups[at]).collect();
-    let part = |split: Split| {
-        let count = |is_said: &dyn Fn(usize) -> bool| of(split).filter(|&at| is_said(at)).count() as u64;
-        let is_held_out = matches!(split, Split::Valid | Split::Test);
-        Answers {
-            texts: of(split).map(|at| groups[at]).collect::<HashSet<_>>().len() as u64,
-            in_train: is_held_out.then(|| count(&|at| trained.contains(&texts.whole(at)))),
-            near_train: is_held_out.then(|| count(&|at| near.contains(&groups[at]))),
+/// The answers of one task: of equal ones the shingles of one and how many each part has, since many proteins are answered
+/// alike.
+#[derive(Default)]
+struct Said {
+    /// By 128 bits of hash the number of a text.
+    numbers: HashMap<u128, usize>,
+    texts: Texts,
+    /// Of each text how many answers each part has, in the order of [`PARTS`].
+    n: Vec<[u64; PARTS.len()]>,
+    /// Texts whose shingles are not made yet.
+    waiting: Vec<String>,
+}
+
+/// Parts that answers are compared between.
+const PARTS: [Split; 4] = [Split::Train, Split::Valid, Split::Test, Split::Excluded];
+/// Texts whose shingles are made together.
+const TOGETHER: usize = 8_192;
+
+impl Said {
+    fn add(&mut self, text: String, split: Split) {
+        let next = self.n.len();
+        let number = *self.numbers.entry(XxHash3_128::oneshot(text.as_bytes())).or_insert(next);
+        if number == next {
+            self.n.push([0; PARTS.len()]);
+            self.waiting.push(text);
+            if self.waiting.len() == TOGETHER {
+                self.shingle();
+            }
         }
-    };
-    answers
-        .iter()
-        .map(|(_, split)| *split)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .map(|s| (s, part(s)))
-        .collect()
+        let part = PARTS.iter().position(|&part| part == split).expect("every part is there");
+        self.n[number][part] += 1;
+    }
+
+    fn shingle(&mut self) {
+        self.texts.extend(&std::mem::take(&mut self.waiting));
+    }
+
+    /// What the answers of every part have in common.
+    fn compare(&mut self, lsh: &Lsh) -> BTreeMap<Split, Answers> {
+        self.shingle();
+        let groups = lsh.groups(&self.texts);
+        let n = &self.n;
+        let of = |part: usize| (0..n.len()).filter(move |&at| n[at][part] > 0);
+        let trained: HashSet<u64> = of(0).map(|at| self.texts.whole(at)).collect();
+        let near: HashSet<usize> = of(0).map(|at| groups[at]).collect();
+        let answers = |part: usize| {
+            let count = |is_said: &dyn Fn(usize) -> bool| -> u64 {
+                of(part).filter(|&at| is_said(at)).map(|at| n[at][part]).sum()
+            };
+            let is_held_out = matches!(PARTS[part], Split::Valid | Split::Test);
+            Answers {
+                texts: of(part).map(|at| groups[at]).collect::<HashSet<_>>().len() as u64,
+                in_train: is_held_out.then(|| count(&|at| trained.contains(&self.texts.whole(at)))),
+                near_train: is_held_out.then(|| count(&|at| near.contains(&groups[at]))),
+            }
+        };
+        let parts = (0..PARTS.len()).filter(|&part| of(part).next().is_some());
+        parts.map(|part| (PARTS[part], answers(part))).collect()
+    }
 }
 
 /// A protein, as it is counted.
@@ -134,17 +208,17 @@ struct Counted {
 
 /// What is counted so far of a task.
 #[derive(Default)]
-struct Tally<'a> {
+struct Tally {
     records: BTreeMap<Split, u64>,
     proteins: HashSet<(Split, u32)>,
     clusters: HashSet<(Split, u32)>,
-    sources: BTreeMap<&'a str, u64>,
+    sources: BTreeMap<String, u64>,
     pools: BTreeMap<bool, u64>,
 }
 
 struct Counter<'a> {
     proteins: HashMap<&'a str, Counted>,
-    tasks: BTreeMap<&'a str, Tally<'a>>,
+    tasks: BTreeMap<String, Tally>,
 }
 
 impl<'a> Counter<'a> {
@@ -159,8 +233,11 @@ impl<'a> Counter<'a> {
     }
 
     /// Counts a record; without a part of its own it has that of its protein.
-    fn add(&mut self, task: &'a str, source: &'a str, proteins: &[&str], split: Option<Split>, pool: bool) {
-        let tally = self.tasks.entry(task).or_default();
+    fn add(&mut self, task: &str, source: &str, proteins: &[&str], split: Option<Split>, pool: bool) {
+        if !self.tasks.contains_key(task) {
+            self.tasks.insert(task.to_owned(), Tally::default());
+        }
+        let tally = self.tasks.get_mut(task).expect("it has just been put there");
         let split = split.unwrap_or(self.proteins[proteins[0]].split);
         *tally.records.entry(split).or_default() += 1;
         for protein in proteins.iter().map(|id| &self.proteins[id]) {
@@ -168,13 +245,16 @@ impl<'a> Counter<'a> {
             tally.clusters.insert((split, protein.cluster));
         }
         if split == Split::Train {
-            *tally.sources.entry(source).or_default() += 1;
+            match tally.sources.get_mut(source) {
+                Some(n) => *n += 1,
+                None => _ = tally.sources.insert(source.to_owned(), 1),
+            }
             *tally.pools.entry(pool).or_default() += 1;
         }
     }
 
     fn finish(self) -> BTreeMap<String, Task> {
-        let task = |tally: Tally<'_>| {
+        let task = |tally: Tally| {
             let in_part =
                 |of: &HashSet<(Split, u32)>, split| of.iter().filter(|(s, _)| *s == split).count() as u64;
             let part = |(&split, &records): (&Split, &u64)| {
@@ -183,11 +263,11 @@ impl<'a> Counter<'a> {
             };
             Task {
                 parts: tally.records.iter().map(part).collect(),
-                sources: tally.sources.iter().map(|(source, n)| ((*source).to_owned(), *n)).collect(),
+                sources: tally.sources,
                 pools: tally.pools.into_values().collect(),
             }
         };
-        self.tasks.into_iter().map(|(name, tally)| (name.to_owned(), task(tally))).collect()
+        self.tasks.into_iter().map(|(name, tally)| (name, task(tally))).collect()
     }
 }
 
@@ -326,17 +406,15 @@ mod tests {
             source: "g".into(),
         };
         let go = [go("a", "x", "F"), go("a", "y", "F"), go("a", "z", "P"), go("d", "x", "F")];
-        let tables = Tables {
-            proteins: &proteins,
-            facts: &facts,
-            chains: &[],
-            ss: &[],
-            go: &go,
-            ppi: &ppi,
-            ddg: &[],
-            plddt: &[],
-        };
-        count(&tables).unwrap()
+        let folder = tempfile::tempdir().unwrap();
+        FactRow::write(folder.path(), &facts).unwrap();
+        GoRow::write(folder.path(), &go).unwrap();
+        PpiRow::write(folder.path(), &ppi).unwrap();
+        ChainRow::write(folder.path(), &[]).unwrap();
+        SsRow::write(folder.path(), &[]).unwrap();
+        DdgRow::write(folder.path(), &[]).unwrap();
+        PlddtRow::write(folder.path(), &[]).unwrap();
+        count(folder.path(), &proteins).unwrap()
     }
 
     fn sizes(task: &Task, split: Split) -> (u64, u64, u64) {

@@ -94,7 +94,7 @@ fn data(folder: &Path) -> Data {
         "proteins_by_split": { "excluded": 31, "test": 103, "train": 800, "valid": 49 },
         "n_clusters": 311, "largest_clusters": [17, 13],
     });
-    let audit = json!({ "kinship": { "evalue": 1e-3, "identity": 0.3, "coverage": 0.5, "seed_score": 16, "kmer": 5, "containment": 0.2 }, "n_train": 800, "n_held_out": 152, "exact": [], "cluster": [], "alike": [], "homologs": [] });
+    let audit = json!({ "kinship": { "evalue": 1e-3, "identity": 0.3, "coverage": 0.5, "kmer": 5, "containment": 0.2 }, "n_train": 800, "n_held_out": 152, "exact": [], "cluster": [], "alike": [], "homologs": [] });
     fs_err::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
     fs_err::write(folder.join("audit.json"), audit.to_string()).unwrap();
     Data::read(folder).unwrap()

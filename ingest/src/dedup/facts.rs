@@ -1,15 +1,17 @@
 //! Facts, and those that others stand for: the same text once more, or nearly the same about one protein, task and
-//! question.
+//! question. They pass protein by protein, so that it does not matter how many there are.
 
 use std::collections::{BTreeMap, HashMap};
 
-use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::{JoinType, col};
-use datasets::table::{FactRow, RepeatRow};
+use datafusion::functions::core::expr_fn::get_field;
+use datafusion::logical_expr::{Expr, col, lit};
+use datasets::table::{ContradictionRow, FactRow, RepeatRow};
+use futures::StreamExt;
 use serde::Deserialize;
 
 use super::Plans;
 use crate::Error;
+use crate::contradiction::contradictions;
 use crate::near;
 
 const COLUMNS: [&str; 6] = ["fact_id", "task", "question", "raw_text", "text", "evidence"];
@@ -21,78 +23,99 @@ struct Place {
     scope: String,
 }
 
-/// Of a scope, the facts that are merged into others: by their id the one that stands for them, and how similar it is.
-type Merged = HashMap<(String, String), (String, f32)>;
+/// A claimed fact.
+type Claimed = (FactRow, Place);
 
 impl Plans<'_> {
-    /// Rows of `facts`, and of `repeats`. Above the similarity `near` a text about the same protein, task and question is
-    /// merged into one that says nearly the same, a published test set's with its own only.
-    pub(super) async fn facts(&mut self, near: Option<f64>) -> Result<(Vec<FactRow>, Vec<RepeatRow>), Error> {
-        let (mut facts, places) = read(self.rows("fact", &COLUMNS, JoinType::RightSemi).await?).await?;
-        // Before the near ones are, so that an equal text is not taken for one of those.
-        let (equal, places_of_equal) = read(self.rows("fact", &COLUMNS, JoinType::RightAnti).await?).await?;
-        let mut repeats = Vec::with_capacity(equal.len());
-        let mut merged = Merged::new();
-        if let Some(threshold) = near {
-            let stand_ins = stand_ins(&facts, &places, threshold);
-            let mut kept = Vec::with_capacity(facts.len() - stand_ins.len());
-            for (at, fact) in facts.into_iter().enumerate() {
-                let Some((by, similarity)) = stand_ins.get(&at) else {
-                    kept.push(fact);
-                    continue;
-                };
-                let Place { order, scope } = &places[at];
-                self.kept.remove(order);
-                self.near.insert(*order);
-                merged.insert((scope.clone(), fact.fact_id.clone()), (by.clone(), *similarity));
-                repeats.push(RepeatRow::new(fact, by.clone(), *similarity));
+    /// Writes `facts`, `repeats` and `contradictions`. With `near_duplicates` a text about the same protein, task and
+    /// question is merged into one that says nearly the same, a published test set's with its own only.
+    pub(super) async fn facts(&mut self) -> Result<(), Error> {
+        let licences: HashMap<&str, &str> =
+            self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
+        let mut columns: Vec<Expr> =
+            ["order", "scope", "protein_id", "source", "accession"].map(col).to_vec();
+        columns.push(lit("").alias("licence"));
+        columns.extend(COLUMNS.map(|f| get_field(col("fact"), f).alias(f)));
+        let claimed = self.sound.clone().filter(col("fact").is_not_null())?.select(columns)?;
+        let claimed = claimed.sort_by(["protein_id", "task", "source", "order"].map(col).to_vec())?;
+
+        let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
+        let mut disagreeing = self.begin::<ContradictionRow>()?;
+        let mut write = |plans: &mut Self, of_protein: Vec<Claimed>| -> Result<(), Error> {
+            let (kept, repeated) = plans.merge(of_protein);
+            contradictions(&kept).into_iter().try_for_each(|row| disagreeing.push(row))?;
+            kept.into_iter().try_for_each(|row| facts.push(row))?;
+            Ok(repeated.into_iter().try_for_each(|row| repeats.push(row))?)
+        };
+        let mut batches = claimed.execute_stream().await?;
+        let mut of_protein: Vec<Claimed> = Vec::new();
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let places: Vec<Place> = serde_arrow::from_record_batch(&batch)?;
+            for (mut fact, place) in
+                serde_arrow::from_record_batch::<Vec<FactRow>>(&batch)?.into_iter().zip(places)
+            {
+                fact.licence = licences[fact.source.as_str()].to_owned();
+                if of_protein.last().is_some_and(|(last, _)| last.protein_id != fact.protein_id) {
+                    write(self, std::mem::take(&mut of_protein))?;
+                }
+                of_protein.push((fact, place));
             }
-            facts = kept;
         }
-        for (fact, Place { scope, .. }) in equal.into_iter().zip(places_of_equal) {
+        write(self, of_protein)?;
+        self.end(facts)?;
+        self.end(repeats)?;
+        self.end(disagreeing)
+    }
+
+    /// Of the facts of one protein those that stay, and those that others stand for.
+    fn merge(&mut self, claimed: Vec<Claimed>) -> (Vec<FactRow>, Vec<RepeatRow>) {
+        let (mut first, equal): (Vec<Claimed>, Vec<Claimed>) =
+            claimed.into_iter().partition(|(_, place)| self.kept.contains(&place.order));
+        let mut repeats = Vec::with_capacity(equal.len());
+        // Of a scope, the facts that are merged into others: by their id the one that stands for them, and how similar it is.
+        let mut merged: HashMap<(String, String), (String, f32)> = HashMap::new();
+        let stand_ins =
+            self.config.near_duplicates.map(|threshold| stand_ins(&first, threshold)).unwrap_or_default();
+        let mut facts = Vec::with_capacity(first.len());
+        for (at, (fact, Place { order, scope })) in first.drain(..).enumerate() {
+            let Some((by, similarity)) = stand_ins.get(&at) else {
+                facts.push(fact);
+                continue;
+            };
+            self.kept.remove(&order);
+            self.near.insert(order);
+            merged.insert((scope, fact.fact_id.clone()), (by.clone(), *similarity));
+            repeats.push(RepeatRow::new(fact, by.clone(), *similarity));
+        }
+        for (fact, Place { scope, .. }) in equal {
             let stands = merged.get(&(scope, fact.fact_id.clone())).cloned();
             let (by, similarity) = stands.unwrap_or_else(|| (fact.fact_id.clone(), 1.0));
             repeats.push(RepeatRow::new(fact, by, similarity));
         }
         // Stable: of one fact those that came first stay first.
-        repeats
-            .sort_by(|a, b| (&a.protein_id, &a.task, &a.kept_id).cmp(&(&b.protein_id, &b.task, &b.kept_id)));
-        Ok((facts, repeats))
+        repeats.sort_by(|a, b| (&a.task, &a.kept_id).cmp(&(&b.task, &b.kept_id)));
+        (facts, repeats)
     }
-}
-
-/// Facts of a plan by protein, task and source, and where each comes from.
-async fn read(frame: DataFrame) -> Result<(Vec<FactRow>, Vec<Place>), Error> {
-    let sorted = frame.sort_by(["protein_id", "task", "source", "order"].map(col).to_vec())?;
-    let (mut facts, mut places) = (Vec::new(), Vec::new());
-    for batch in sorted.collect().await? {
-        facts.extend(serde_arrow::from_record_batch::<Vec<FactRow>>(&batch)?);
-        places.extend(serde_arrow::from_record_batch::<Vec<Place>>(&batch)?);
-    }
-    Ok((facts, places))
 }
 
 /// By the place of a fact the id of the one that stands for it, and how similar the two are.
-fn stand_ins(facts: &[FactRow], places: &[Place], threshold: f64) -> BTreeMap<usize, (String, f32)> {
+fn stand_ins(facts: &[Claimed], threshold: f64) -> BTreeMap<usize, (String, f32)> {
+    let mut subjects: BTreeMap<(&str, &str, &str), Vec<usize>> = BTreeMap::new();
+    for (at, (fact, place)) in facts.iter().enumerate() {
+        let subject = (place.scope.as_str(), fact.task.as_str(), fact.question.as_str());
+        subjects.entry(subject).or_default().push(at);
+    }
     let mut found = BTreeMap::new();
-    let mut begin = 0;
-    for of_protein in facts.chunk_by(|a, b| a.protein_id == b.protein_id) {
-        let mut subjects: BTreeMap<(&str, &str, &str), Vec<usize>> = BTreeMap::new();
-        for (at, fact) in of_protein.iter().enumerate() {
-            let subject = (places[begin + at].scope.as_str(), fact.task.as_str(), fact.question.as_str());
-            subjects.entry(subject).or_default().push(begin + at);
-        }
-        for mut of_subject in subjects.into_values().filter(|of| of.len() > 1) {
-            of_subject.sort_by_key(|&at| places[at].order);
-            let texts: Vec<&str> = of_subject.iter().map(|&at| facts[at].text.as_str()).collect();
-            for (nth, merged) in near::merge(&texts, threshold).into_iter().enumerate() {
-                if let Some((by, similarity)) = merged {
-                    let by = facts[of_subject[by]].fact_id.clone();
-                    found.insert(of_subject[nth], (by, similarity as f32));
-                }
+    for mut of_subject in subjects.into_values().filter(|of| of.len() > 1) {
+        of_subject.sort_by_key(|&at| facts[at].1.order);
+        let texts: Vec<&str> = of_subject.iter().map(|&at| facts[at].0.text.as_str()).collect();
+        for (nth, merged) in near::merge(&texts, threshold).into_iter().enumerate() {
+            if let Some((by, similarity)) = merged {
+                let by = facts[of_subject[by]].0.fact_id.clone();
+                found.insert(of_subject[nth], (by, similarity as f32));
             }
         }
-        begin += of_protein.len();
     }
     found
 }

@@ -53,9 +53,9 @@ struct Named {
 const COLUMNS: [&str; 5] = ["wild_type", "position", "mutant", "ddg_kcal", "structure"];
 
 impl Plans<'_> {
-    /// Rows of `ddg`, and the proteins of test sources that were found by their structure. Distinct values of the same
-    /// change within a scope are measurements of it and are averaged.
-    pub(super) async fn mutations(&mut self) -> Result<(Vec<DdgRow>, BTreeSet<String>), Error> {
+    /// Writes `ddg`, and returns the proteins of test sources that were found by their structure. Distinct values of the
+    /// same change within a scope are measurements of it and are averaged.
+    pub(super) async fn mutations(&mut self) -> Result<BTreeSet<String>, Error> {
         let rows = self.rows("ddg", &COLUMNS, JoinType::RightSemi).await?;
         let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
         let mut measured: Vec<Measured> = collect(rows).await?;
@@ -81,7 +81,10 @@ impl Plans<'_> {
                 source: first.source.clone(),
             }
         };
-        Ok((measured.chunk_by(same).map(average).collect(), tests))
+        let mut writer = self.begin::<DdgRow>()?;
+        measured.chunk_by(same).map(average).try_for_each(|row| writer.push(row))?;
+        self.end(writer)?;
+        Ok(tests)
     }
 
     /// Finds the sequence of measurements that give their structure only. What repeats a value of `known` is merged.
