@@ -403,7 +403,7 @@ enum Failure {
 /// step. An ingest asks for something else at every table.
 fn keep_freed_memory(command: &Command) {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // `mi_option_purge_delay` of mimalloc.h, ms; −1: never
-    let delay = if matches!(command, Command::Ingest { .. }) { 1_000 } else { -1 };
+    let delay = if matches!(command, Command::Ingest { .. }) { 100 } else { -1 };
     // SAFETY: sets a number in a table, before there is a second thread.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, delay) }
 }

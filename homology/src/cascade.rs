@@ -18,7 +18,7 @@ use crate::{evalue, least_score};
 /// Diagonals of a pair that are looked at.
 const MOST_DIAGONALS: usize = 4;
 /// A run without gaps is worth an alignment when it scores so much of what the E-value asks of one.
-const RUN: f64 = 0.7;
+pub(crate) const RUN: f64 = 0.7;
 /// What is so much less alike without gaps than a level asks is not aligned with them.
 const FAR: f64 = 0.15;
 

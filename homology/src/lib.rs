@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use align::encode;
 use align::{Alignment, alignments, scores};
+use cascade::RUN;
 pub use cascade::{Cascade, Level};
 use complexity::mask;
 use component::Components;
@@ -103,7 +104,7 @@ impl<'a> Proteins<'a> {
         let (walked, indexed) =
             if n_of(0) >= n_of(1) { (&sides[0], &sides[1]) } else { (&sides[1], &sides[0]) };
         let mut pairs = self.words.pairs(&self.masked, |i| walked[i], |j| indexed[j], self.rule.containment);
-        let candidates = seed::pairs(&self.letters, &self.masked, &sides[0], &sides[1]);
+        let candidates = seed::pairs(&self.letters, &self.masked, &sides[0], &sides[1], self.least_run());
         pairs.extend(self.kin_among(&candidates));
         let turn = |(i, j): &mut (usize, usize)| {
             if !(left(*i) && right(*j)) {
@@ -114,6 +115,15 @@ impl<'a> Proteins<'a> {
         pairs.sort_unstable();
         pairs.dedup();
         pairs
+    }
+
+    /// Score of a run without gaps that is worth an alignment: where all pairs are too many, as in the cascade so much of what
+    /// the E-value asks of an alignment.
+    fn least_run(&self) -> i32 {
+        let length = self.n_residues / self.letters.len().max(1) as f64;
+        let chance = seed::least_run(length, self.n_residues);
+        let needed = least_score(length, self.n_residues, self.rule.evalue);
+        if self.is_exhaustive() { chance } else { chance.max((RUN * needed) as i32) }
     }
 
     /// Those of the pairs `i < j` that an alignment shows to be relatives.
@@ -172,7 +182,7 @@ impl<'a> Proteins<'a> {
         for (i, j) in self.words.pairs(&self.masked, |i| left[i], |j| right[j], self.rule.containment) {
             clusters.join(i, j);
         }
-        let mut pairs = seed::pairs(&self.letters, &self.masked, left, right);
+        let mut pairs = seed::pairs(&self.letters, &self.masked, left, right, self.least_run());
         pairs.retain(|&(i, j)| clusters.of(i as usize) != clusters.of(j as usize));
         // Of a pair that protein asks which comes first in an order in which families lie scattered.
         let mut order: Vec<u32> = (0..self.letters.len() as u32).collect();

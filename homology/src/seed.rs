@@ -43,7 +43,7 @@ const LEAST_EQUAL: u32 = 8;
 /// What a run scores within the window is so much of what is asked of it: a look that costs little.
 const IN_WINDOW: f64 = 0.75;
 
-/// A run is worth an alignment if chance gives a protein at most so many as good, whatever the number of proteins.
+/// A run is worth an alignment if chance gives a protein at most so many as good, however many proteins there are.
 const CHANCE: f64 = 10.0;
 /// Karlin and Altschul's λ and K of BLOSUM62 without gaps.
 const LAMBDA: f64 = 0.318;
@@ -145,20 +145,24 @@ fn places(shape: u16) -> [usize; WEIGHT as usize] {
 /// A side of the pairs that are looked for: of every protein whether it belongs to it.
 type Side<'a> = &'a [bool];
 
-/// Pairs `i < j` of proteins worth an alignment, one of `left` and the other of `right`, sorted.
+/// The score of a run of which chance gives a protein of this length [`CHANCE`] as good.
+pub(crate) fn least_run(length: f64, n_residues: f64) -> i32 {
+    ((K * length * n_residues / CHANCE).ln() / LAMBDA) as i32
+}
+
+/// Pairs `i < j` of proteins worth an alignment, one of `left` and the other of `right`, sorted. `least`: score of a run that
+/// is.
 pub(crate) fn pairs(
     letters: &[Vec<u8>],
     masked: &[Vec<u8>],
     left: Side<'_>,
     right: Side<'_>,
+    least: i32,
 ) -> Vec<(u32, u32)> {
     let text = Text::new(letters, masked);
     let n_of = |side: Side<'_>| side.iter().filter(|is| **is).count();
     let (few, many) = if n_of(left) <= n_of(right) { (left, right) } else { (right, left) };
-    let n_residues = letters.iter().map(Vec::len).sum::<usize>() as f64;
-    let length = n_residues / letters.len().max(1) as f64;
-    let search =
-        Search { text: &text, few, many, least: ((K * length * n_residues / CHANCE).ln() / LAMBDA) as i32 };
+    let search = Search { text: &text, few, many, least };
     let mut found = Vec::new();
     for shape in SHAPES {
         let mut more = search.shape(places(shape));
@@ -378,13 +382,7 @@ mod tests {
     }
 
     /// The same by comparing every place of a protein with every place of another.
-    fn by_the_book(
-        letters: &[Vec<u8>],
-        masked: &[Vec<u8>],
-        wanted: impl Fn(usize, usize) -> bool,
-    ) -> Vec<(u32, u32)> {
-        let n_residues = letters.iter().map(Vec::len).sum::<usize>() as f64;
-        let least = ((K * n_residues / letters.len() as f64 * n_residues / CHANCE).ln() / LAMBDA) as i32;
+    fn by_the_book(letters: &[Vec<u8>], masked: &[Vec<u8>], least: i32) -> Vec<(u32, u32)> {
         let class = |i: usize, at: usize| masked[i].get(at).and_then(|&l| CLASS.get(l as usize));
         let letter = |i: usize, at: isize| {
             usize::try_from(at).ok().and_then(|at| letters[i].get(at)).filter(|l| **l < OTHER)
@@ -406,7 +404,7 @@ mod tests {
         };
         let mut found = Vec::new();
         for i in 0..letters.len() {
-            for j in (i + 1..letters.len()).filter(|&j| wanted(i, j)) {
+            for j in i + 1..letters.len() {
                 let places = (0..letters[i].len()).flat_map(|x| (0..letters[j].len()).map(move |y| (x, y)));
                 if places.into_iter().any(|(x, y)| is_found(i, x, j, y)) {
                     found.push((i as u32, j as u32));
@@ -429,8 +427,8 @@ mod tests {
         let masked: Vec<Vec<u8>> = letters.iter().map(|l| mask(l)).collect();
         let n = letters.len();
         let all = vec![true; n];
-        let want = by_the_book(&letters, &masked, |_, _| true);
-        let found = pairs(&letters, &masked, &all, &all);
+        let want = by_the_book(&letters, &masked, 29);
+        let found = pairs(&letters, &masked, &all, &all, 29);
         assert!(found.iter().all(|pair| want.contains(pair)));
         assert!(found.len() * 10 >= want.len() * 9 && want.len() > 30, "{} of {}", found.len(), want.len());
         // Asked of two sides, it is the same pairs.
@@ -438,7 +436,7 @@ mod tests {
         let right: Vec<bool> = left.iter().map(|is| !is).collect();
         let across: Vec<(u32, u32)> =
             found.iter().copied().filter(|&(i, j)| left[i as usize] != left[j as usize]).collect();
-        assert_eq!(pairs(&letters, &masked, &left, &right), across);
-        assert_eq!(pairs(&letters, &masked, &right, &left), across);
+        assert_eq!(pairs(&letters, &masked, &left, &right, 29), across);
+        assert_eq!(pairs(&letters, &masked, &right, &left, 29), across);
     }
 }

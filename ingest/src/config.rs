@@ -53,7 +53,7 @@ fn default_test_fraction() -> f64 {
     0.10
 }
 fn default_memory_mib() -> usize {
-    1024
+    512
 }
 
 /// One source: files of one format, one origin, one role.

@@ -15,6 +15,9 @@ use crate::Error;
 const LANES: usize = 8;
 /// Most hashes of a text.
 const MOST_HASHES: usize = 128;
+/// Of the texts with one key, so many that are not alike are held against the next. More share a form to be filled in, such as a
+/// name and a number, and would be compared all with all.
+const MOST_UNLIKE: usize = 512;
 /// Texts whose bands are computed together.
 const CHUNK: usize = 4096;
 
@@ -53,7 +56,8 @@ impl Lsh {
     }
 
     /// Groups of texts: those that pairs of the least similarity or more link, directly or by others. Of every text the
-    /// smallest number of its group. The same groups for any order of the texts and any number of threads.
+    /// smallest number of its group. The same groups for any number of threads and, but for forms ([`MOST_UNLIKE`]), for any
+    /// order of the texts.
     pub(crate) fn groups(&self, texts: &Texts) -> Vec<usize> {
         let all: Vec<u32> = (0..texts.len() as u32).collect();
         // The same shingles first: they would meet in every band.
@@ -89,7 +93,7 @@ impl Lsh {
                 let is_known = |other: &u32| own != u32::MAX && known[*other as usize] == own;
                 let alike = |&&other: &&u32| texts.alike(other as usize, number as usize, self.threshold);
                 let mut joins = Vec::new();
-                for (at, set) in sets.iter().enumerate() {
+                for (at, set) in sets.iter().enumerate().take(MOST_UNLIKE) {
                     if set.iter().any(is_known) {
                         joins.push(at);
                     } else if let Some(&other) = set.iter().find(alike) {
