@@ -10,7 +10,7 @@ use homology::{Kinship, Proteins};
 fn main() -> Result<(), Box<dyn Error>> {
     let [fasta, step] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "FASTA STEP")?;
     let step: usize = step.parse()?;
-    let text = std::fs::read_to_string(fasta)?;
+    let text = fs_err::read_to_string(fasta)?;
     let entries = text.split('>').skip(1).filter_map(|entry| entry.split_once('\n'));
     let sequences: Vec<String> =
         entries.map(|(_, lines)| lines.split_whitespace().collect::<String>().to_uppercase()).collect();

@@ -46,7 +46,7 @@ const IN_WINDOW: f64 = 0.75;
 /// A run is worth an alignment if chance gives a protein at most so many as good, however many proteins there are.
 const CHANCE: f64 = 10.0;
 /// Karlin and Altschul's λ and K of BLOSUM62 without gaps.
-const LAMBDA: f64 = 0.318;
+const LAMBDA: f64 = 0.3176;
 const K: f64 = 0.134;
 
 /// A word that there are more often says little, and costs the square: what many families have in common, as the loops that bind
@@ -432,7 +432,7 @@ mod tests {
         assert!(found.iter().all(|pair| want.contains(pair)));
         assert!(found.len() * 10 >= want.len() * 9 && want.len() > 30, "{} of {}", found.len(), want.len());
         // Asked of two sides, it is the same pairs.
-        let left: Vec<bool> = (0..n).map(|_| rng.next_u32() % 3 == 0).collect();
+        let left: Vec<bool> = (0..n).map(|_| rng.next_u32().is_multiple_of(3)).collect();
         let right: Vec<bool> = left.iter().map(|is| !is).collect();
         let across: Vec<(u32, u32)> =
             found.iter().copied().filter(|&(i, j)| left[i as usize] != left[j as usize]).collect();
