@@ -152,7 +152,7 @@ fn yeast_annotations_join_by_locus() {
 
 /// The table of docs/data.md; numbers of records as the provenance of the files states them.
 #[test]
-#[ignore = "slow: 150 s"]
+#[ignore = "slow: minutes in a test build"]
 fn every_real_file_is_accounted_for() {
     let Some(data) = shared("data") else { return };
     let out = tempfile::tempdir().unwrap();
