@@ -120,9 +120,9 @@ mod tests {
         let mut rows = crate::split::split(&config, claims, &kin);
         assert_ne!(rows[0].cluster, rows[1].cluster);
         assert_eq!((rows[0].split, rows[1].split), (Split::Excluded, Split::Test));
-        Audit::new(&rows, &[false, true], &config, &kin).pass().unwrap();
+        Audit::new(&rows, &[true; 2], &config, &kin).pass().unwrap();
         rows[0].split = Split::Train;
-        let error = Audit::new(&rows, &[false, true], &config, &kin).pass().unwrap_err().to_string();
+        let error = Audit::new(&rows, &[true; 2], &config, &kin).pass().unwrap_err().to_string();
         assert!(error.contains("b and a (homologs)"), "{error}");
     }
 

@@ -248,26 +248,24 @@ impl Plans<'_> {
         }
         let first = self.first(&clear, &["scope", "protein_id_a", "protein_id_b", "mode"]).await?;
         let rows = first.sort_by(["protein_id_a", "protein_id_b", "scope", "order"].map(col).to_vec())?;
-        let mut batches = rows.execute_stream().await?;
         let (mut pairs, mut last_scope) = (Vec::<PairRow>::new(), String::new());
-        while let Some(batch) = batches.next().await {
-            for row in serde_arrow::from_record_batch::<Vec<Row>>(&batch?)? {
-                let Row { protein_id_a, protein_id_b, label, source, scope, mode } = row;
-                let is_same = |last: &&mut PairRow| {
-                    (&last.protein_id_a, &last.protein_id_b, &last_scope)
-                        == (&protein_id_a, &protein_id_b, &scope)
-                };
-                let modes = Some(mode).filter(|mode| !mode.is_empty());
-                match pairs.last_mut().filter(is_same) {
-                    Some(last) => last.modes.extend(modes),
-                    None => {
-                        let modes = modes.into_iter().collect();
-                        pairs.push(PairRow { protein_id_a, protein_id_b, label, source, modes });
-                    }
+        let add = |Row { protein_id_a, protein_id_b, label, source, scope, mode }: Row| {
+            let is_same = |last: &&mut PairRow| {
+                (&last.protein_id_a, &last.protein_id_b, &last_scope)
+                    == (&protein_id_a, &protein_id_b, &scope)
+            };
+            let modes = Some(mode).filter(|mode| !mode.is_empty());
+            match pairs.last_mut().filter(is_same) {
+                Some(last) => last.modes.extend(modes),
+                None => {
+                    let modes = modes.into_iter().collect();
+                    pairs.push(PairRow { protein_id_a, protein_id_b, label, source, modes });
                 }
-                last_scope = scope;
             }
-        }
+            last_scope = scope;
+            Ok(())
+        };
+        each(rows, add).await?;
         pairs.iter_mut().for_each(|pair| pair.modes.sort());
         pairs.sort_by(|a, b| {
             (&a.protein_id_a, &a.protein_id_b, &a.source).cmp(&(&b.protein_id_a, &b.protein_id_b, &b.source))
@@ -353,20 +351,17 @@ impl Plans<'_> {
         let key = ["protein_id", "accession", "source"].map(col).to_vec();
         let names =
             of_proteins.aggregate(key.clone(), vec![bool_or(col("test")).alias("test")])?.sort_by(key)?;
-        let mut batches = names.execute_stream().await?;
-        let mut of = proteins.iter_mut();
-        let mut protein = of.next();
-        while let Some(batch) = batches.next().await {
-            for name in serde_arrow::from_record_batch::<Vec<Name>>(&batch?)? {
-                while protein.as_ref().is_some_and(|protein| protein.protein_id < name.protein_id) {
-                    protein = of.next();
-                }
-                let protein = protein.as_mut().expect("a protein with a name has a sequence");
-                protein.accessions.extend(Some(name.accession).filter(|accession| !accession.is_empty()));
-                protein.sources.push(name.source);
-                protein.test |= name.test;
-            }
-        }
+        // Both are sorted by id.
+        let mut rest = proteins.iter_mut().peekable();
+        let add = |name: Name| {
+            while rest.next_if(|protein| protein.protein_id < name.protein_id).is_some() {}
+            let protein = rest.peek_mut().expect("a protein with a name has a sequence");
+            protein.accessions.extend(Some(name.accession).filter(|accession| !accession.is_empty()));
+            protein.sources.push(name.source);
+            protein.test |= name.test;
+            Ok(())
+        };
+        each(names, add).await?;
         for protein in &mut proteins {
             for names in [&mut protein.accessions, &mut protein.sources] {
                 names.sort();
@@ -377,11 +372,14 @@ impl Plans<'_> {
         Ok(proteins)
     }
 
-    /// Claims for one table that were kept (`RightSemi`) or were not (`RightAnti`), with the columns that all tables take
-    /// from the claim itself.
-    async fn rows(&self, table: &str, columns: &[&str], how: JoinType) -> Result<DataFrame, Error> {
-        let rows = self.sound.clone().filter(col(table).is_not_null())?;
-        let rows = by_number(self.session, rows, "order", how, &self.kept)?;
+    /// Sound claims for one table that were kept, as [`Plans::claims`] gives them.
+    fn rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
+        by_number(self.session, self.claims(table, columns)?, "order", JoinType::RightSemi, &self.kept)
+    }
+
+    /// All sound claims for one table, with the columns that every table takes from the claim itself.
+    fn claims(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
+        let claims = self.sound.clone().filter(col(table).is_not_null())?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
         select.extend([
             col("accession").alias("id"),
@@ -389,7 +387,7 @@ impl Plans<'_> {
             lit("").alias("licence"),
         ]);
         select.extend(columns.iter().map(|f| get_field(col(table), *f).alias(*f)));
-        Ok(rows.select(select)?)
+        Ok(claims.select(select)?)
     }
 
     /// Writes the kept claims for one table, by protein and `then`, each row as `edit` leaves it.
@@ -400,7 +398,7 @@ impl Plans<'_> {
         then: &str,
         edit: impl FnMut(&mut T),
     ) -> Result<(), Error> {
-        let rows = self.rows(table, columns, JoinType::RightSemi).await?;
+        let rows = self.rows(table, columns)?;
         let rows = rows.sort_by(["protein_id", then, "source", "order"].map(col).to_vec())?;
         self.write(rows, edit).await
     }
@@ -412,13 +410,11 @@ impl Plans<'_> {
         mut edit: impl FnMut(&mut T),
     ) -> Result<(), Error> {
         let mut writer = self.begin::<T>()?;
-        let mut batches = rows.execute_stream().await?;
-        while let Some(batch) = batches.next().await {
-            for mut row in serde_arrow::from_record_batch::<Vec<T>>(&batch?)? {
-                edit(&mut row);
-                writer.push(row)?;
-            }
-        }
+        let write = |mut row| {
+            edit(&mut row);
+            Ok(writer.push(row)?)
+        };
+        each(rows, write).await?;
         self.end(writer)
     }
 
@@ -510,6 +506,18 @@ fn by_number(
     let array: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers.iter().copied()));
     let batch = RecordBatch::try_new(schema, vec![array]).map_err(datasets::Error::from)?;
     Ok(session.read_batch(batch)?.join(rows, how, &["number"], &[column], None)?)
+}
+
+/// Hands on the rows of a plan as they come.
+async fn each<T: for<'de> Deserialize<'de>>(
+    frame: DataFrame,
+    mut take: impl FnMut(T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut batches = frame.execute_stream().await?;
+    while let Some(batch) = batches.next().await {
+        serde_arrow::from_record_batch::<Vec<T>>(&batch?)?.into_iter().try_for_each(&mut take)?;
+    }
+    Ok(())
 }
 
 async fn collect<T: for<'de> Deserialize<'de>>(frame: DataFrame) -> Result<Vec<T>, Error> {

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use datafusion::functions::core::expr_fn::get_field;
-use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::logical_expr::col;
 use datasets::table::{ContradictionRow, FactRow, RepeatRow};
 use futures::StreamExt;
 use serde::Deserialize;
@@ -32,11 +31,7 @@ impl Plans<'_> {
     pub(super) async fn facts(&mut self) -> Result<(), Error> {
         let licences: HashMap<&str, &str> =
             self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-        let mut columns: Vec<Expr> =
-            ["order", "scope", "protein_id", "source", "accession"].map(col).to_vec();
-        columns.push(lit("").alias("licence"));
-        columns.extend(COLUMNS.map(|f| get_field(col("fact"), f).alias(f)));
-        let claimed = self.sound.clone().filter(col("fact").is_not_null())?.select(columns)?;
+        let claimed = self.claims("fact", &COLUMNS)?;
         let claimed = claimed.sort_by(["protein_id", "task", "source", "order"].map(col).to_vec())?;
 
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::logical_expr::{Expr, JoinType, col};
+use datafusion::logical_expr::{Expr, col};
 use datasets::table::DdgRow;
 use serde::Deserialize;
 
@@ -56,7 +56,7 @@ impl Plans<'_> {
     /// Writes `ddg`, and returns the proteins of test sources that were found by their structure. Distinct values of the
     /// same change within a scope are measurements of it and are averaged.
     pub(super) async fn mutations(&mut self) -> Result<BTreeSet<String>, Error> {
-        let rows = self.rows("ddg", &COLUMNS, JoinType::RightSemi).await?;
+        let rows = self.rows("ddg", &COLUMNS)?;
         let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
         let mut measured: Vec<Measured> = collect(rows).await?;
         let (found, tests) = self.named_by_structure(&measured).await?;
