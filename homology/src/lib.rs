@@ -126,7 +126,7 @@ impl<'a> Proteins<'a> {
         if self.is_exhaustive() { chance } else { chance.max((RUN * needed) as i32) }
     }
 
-    /// Those of the pairs `i < j` that an alignment shows to be relatives.
+    /// Those of the pairs that an alignment shows to be relatives, each as `i < j`.
     fn kin_among(&self, pairs: &[(u32, u32)]) -> Vec<(usize, usize)> {
         // One protein is aligned with many at once: of a pair that which stands in more of them.
         let mut n_of = vec![0_u32; self.letters.len()];
@@ -198,14 +198,11 @@ impl<'a> Proteins<'a> {
         let (mut begin, mut round) = (0, ROUND);
         while begin < groups.len() {
             let end = (begin + round).min(groups.len());
-            let kin = |group: &&[(u32, u32)]| {
-                let i = order[group[0].0 as usize] as usize;
-                let others = group.iter().map(|pair| order[pair.1 as usize] as usize);
-                let open = others.filter(|&j| clusters.of(i) != clusters.of(j));
-                self.kin(i, open.collect()).into_iter().map(move |j| (i, j))
-            };
-            let found: Vec<(usize, usize)> = groups[begin..end].par_iter().flat_map_iter(kin).collect();
-            found.into_iter().for_each(|(i, j)| clusters.join(i, j));
+            let asked = groups[begin..end].iter().copied().flatten();
+            let numbers = asked.map(|&(a, b)| (order[a as usize], order[b as usize]));
+            let is_open = |&(i, j): &(u32, u32)| clusters.of(i as usize) != clusters.of(j as usize);
+            let open: Vec<(u32, u32)> = numbers.filter(is_open).collect();
+            self.kin_among(&open).into_iter().for_each(|(i, j)| clusters.join(i, j));
             (begin, round) = (end, (2 * round).min(MOST_IN_ROUND));
         }
     }
