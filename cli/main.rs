@@ -1,5 +1,7 @@
 //! The command line: clap, then one call per command.
 
+#[cfg(feature = "ballista")]
+mod cluster;
 mod download;
 mod language;
 mod predict;
@@ -72,15 +74,12 @@ enum Command {
         update: bool,
     },
     /// Turn raw files into tables
-    Ingest {
-        #[command(flatten)]
-        recipe: RecipeArgs,
-        /// Folder that the recipe's file names are relative to
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-        /// Where to write the tables
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
+    Ingest(IngestArgs),
+    /// Ingest on more than one machine
+    #[cfg(feature = "ballista")]
+    Cluster {
+        #[command(subcommand)]
+        what: cluster::Cluster,
     },
     /// Train one stage of a recipe on its own
     Train {
@@ -377,6 +376,22 @@ struct RecipeArgs {
 }
 
 #[derive(Args)]
+struct IngestArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Folder that the recipe's file names are relative to
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where to write the tables
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Run the plans on the executors of this scheduler; they must see --data and --out under the same paths
+    #[cfg(feature = "ballista")]
+    #[arg(long, value_name = "HOST:PORT")]
+    cluster: Option<String>,
+}
+
+#[derive(Args)]
 struct RunArgs {
     /// Folder with the raw files, for recipes without a [world] section
     #[arg(long, value_name = "DIR")]
@@ -403,7 +418,7 @@ enum Failure {
 /// step. An ingest asks for something else at every table.
 fn keep_freed_memory(command: &Command) {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // `mi_option_purge_delay` of mimalloc.h, ms; −1: never
-    let delay = if matches!(command, Command::Ingest { .. }) { 100 } else { -1 };
+    let delay = if matches!(command, Command::Ingest(_)) { 100 } else { -1 };
     // SAFETY: sets a number in a table, before there is a second thread.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, delay) }
 }
@@ -459,6 +474,17 @@ fn explain(error: &anyhow::Error) -> (String, Vec<String>) {
     (causes.join(": "), hints)
 }
 
+fn ingest(args: &IngestArgs) -> Result<(), Failure> {
+    let recipe = Recipe::load(&args.recipe.config, &args.recipe.set).map_err(Failure::Usage)?;
+    let config = recipe.section(recipe.ingest.as_ref(), "ingest").map_err(Failure::Usage)?;
+    let (data, out) = (&args.data, &args.out);
+    #[cfg(feature = "ballista")]
+    if let Some(scheduler) = &args.cluster {
+        return stages::ingest(out, || ingest::run_on(scheduler, config, data, out)).map_err(Failure::Work);
+    }
+    stages::ingest(out, || ingest::run(config, data, out)).map_err(Failure::Work)
+}
+
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     // This thread is one of them: a parallel loop begins where it is called, without waking another thread first and
     // sleeping until it is done.
@@ -479,11 +505,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let sources = wish.choose(&source).map_err(Failure::Usage)?;
             wish.fetch(&sources, &out).map_err(Failure::Work)
         }
-        Command::Ingest { recipe, data, out } => {
-            let recipe = Recipe::load(&recipe.config, &recipe.set).map_err(Failure::Usage)?;
-            let config = recipe.section(recipe.ingest.as_ref(), "ingest").map_err(Failure::Usage)?;
-            stages::ingest(config, &data, &out).map_err(Failure::Work)
-        }
+        Command::Ingest(args) => ingest(&args),
+        #[cfg(feature = "ballista")]
+        Command::Cluster { what } => cluster::run(what).map_err(Failure::Work),
         Command::Train { stage, config, tables, out, set, resume, device } => {
             let config = config.unwrap_or_else(|| out.join(train::config::CONFIG));
             let recipe = Recipe::load(&config, &set).map_err(Failure::Usage)?;

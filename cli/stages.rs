@@ -134,14 +134,17 @@ pub(crate) fn world(config: &datasets::world::Config, out: &Path) -> Result<()> 
     Ok(())
 }
 
-/// `peptalk ingest`.
-pub(crate) fn ingest(config: &ingest::Config, data: &Path, out: &Path) -> Result<()> {
+/// `peptalk ingest`. `run`: writes the tables.
+pub(crate) fn ingest(
+    out: &Path,
+    run: impl FnOnce() -> Result<ingest::Manifest, ingest::Error>,
+) -> Result<()> {
     ensure!(
         !out.exists() || out.join("manifest.json").exists() || out.read_dir()?.next().is_none(),
         "{} holds files, but no tables; it would be replaced\nhint: give a new folder as --out",
         out.display()
     );
-    let manifest = ingest::run(config, data, out)?;
+    let manifest = run()?;
     print!("{}\n{}", manifest.account(), manifest.parts());
     println!("\ntables: {}", out.display());
     Ok(())

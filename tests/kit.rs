@@ -1,5 +1,6 @@
 //! What the tests share: the program, places to run it, reference data, and one comparison of numbers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -65,4 +66,23 @@ pub(crate) fn balanced(manifest: &ingest::Manifest) {
         let quarantined: u64 = file.quarantined.values().sum();
         assert_eq!(file.rows_in, file.kept + file.merged + quarantined, "{}: {file:?}", file.file);
     }
+}
+
+/// Contents of all files but those with wall times and the lock.
+pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs_err::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name != ".lock" && name != "timing.jsonl" && !name.starts_with("events.out.") {
+                let relative = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                files.insert(relative, fs_err::read(&path).unwrap());
+            }
+        }
+    }
+    files
 }

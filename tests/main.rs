@@ -2,6 +2,9 @@
 
 /// Help texts, exit codes and what a wrong call is told.
 mod cli;
+/// Ingest on more than one machine: the bytes of one process, also when an executor is killed.
+#[cfg(feature = "ballista")]
+mod cluster;
 /// Raw files from their publishers: servers that cut, change, lie or are not there.
 mod download;
 /// Models by name: the hub, its faults, and the cache that Python shares.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::kit::{peptalk, run, shared};
+use crate::kit::{contents, peptalk, run, shared};
 
 /// The embedded recipe, made so small that it takes seconds.
 const TINY: &[&str] = &[
@@ -84,25 +84,6 @@ fn kill_when(recipe: &Recipe, out: &Path, moment: impl Fn(Duration) -> bool) -> 
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Contents of all files but those with wall times and the lock.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(at) = folders.pop() {
-        for entry in fs_err::read_dir(at).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if name != ".lock" && name != "timing.jsonl" && !name.starts_with("events.out.") {
-                let relative = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
-                files.insert(relative, fs_err::read(&path).unwrap());
-            }
-        }
-    }
-    files
 }
 
 /// Runs the recipe to its end; gives the stages and what was done with each.

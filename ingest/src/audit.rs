@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use datasets::table::{ProteinRow, Split};
-use homology::Kinship;
+use homology::{Kinship, Proteins};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::config::Config;
-use crate::split::Kin;
 
 /// What was looked for, and the pairs of (held-out, training) protein ids that were found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +33,14 @@ pub struct Audit {
 
 impl Audit {
     /// Audits proteins by what they are, not by how the split was made. `published`: of every protein whether it is of a
-    /// published test set.
-    pub(crate) fn new(proteins: &[ProteinRow], published: &[bool], config: &Config, kin: &Kin<'_>) -> Self {
+    /// published test set; `homologs`: [`crate::split::Kin::homologs`].
+    pub(crate) fn new(
+        config: &Config,
+        proteins: &[ProteinRow],
+        sequences: &Proteins<'_>,
+        published: &[bool],
+        homologs: &[(usize, usize)],
+    ) -> Self {
         let is_train = |i: usize| proteins[i].split == Split::Train;
         let is_held_out = |i: usize| matches!(proteins[i].split, Split::Valid | Split::Test);
         let id = |i: usize| proteins[i].protein_id.clone();
@@ -47,7 +52,7 @@ impl Audit {
             let twin = |i: usize| train.get(key(&proteins[i])).map(|&j| (id(i), id(j)));
             (0..proteins.len()).filter(|&i| is_held_out(i)).filter_map(twin).collect::<Vec<_>>()
         };
-        let is_searched = |i: usize| is_held_out(i) && (kin.proteins.is_exhaustive() || published[i]);
+        let is_searched = |i: usize| is_held_out(i) && (sequences.is_exhaustive() || published[i]);
         let named = |pairs: Vec<(usize, usize)>| pairs.into_iter().map(|(i, j)| (id(i), id(j))).collect();
         Self {
             kinship: config.kinship.clone(),
@@ -56,8 +61,8 @@ impl Audit {
             n_searched: (0..proteins.len()).filter(|&i| is_searched(i)).count(),
             exact: twins(|p| &p.sequence),
             cluster: twins(|p| &p.cluster),
-            alike: named(kin.proteins.relatives(is_searched, is_train)),
-            homologs: named(kin.homologs.iter().copied().filter(|&(_, j)| is_train(j)).collect()),
+            alike: named(sequences.relatives(is_searched, is_train)),
+            homologs: named(homologs.iter().copied().filter(|&(_, j)| is_train(j)).collect()),
         }
     }
 
@@ -87,6 +92,7 @@ impl Audit {
 mod tests {
     use super::*;
     use crate::dedup::ProteinClaim;
+    use crate::split::{self, Kin};
 
     fn config(kinship: Kinship) -> Config {
         let mut source = crate::source::test_context(crate::Kind::SsCsv).source;
@@ -116,13 +122,15 @@ mod tests {
         let held = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRV";
         let far = "MRSVYLARQKQLSYVRTHFNKELDERIGMLEIQSPVISKI";
         let claims = vec![claim("a", far, false), claim("b", held, true)];
-        let kin = Kin::new(&config, &claims);
-        let mut rows = crate::split::split(&config, claims, &kin);
+        let sequences = split::sequences(&config, &claims);
+        let kin = Kin::new(&config, &claims, &sequences);
+        let mut rows = split::split(&config, claims, &kin);
+        let audit = |rows: &[ProteinRow]| Audit::new(&config, rows, &sequences, &[true; 2], &kin.homologs);
         assert_ne!(rows[0].cluster, rows[1].cluster);
         assert_eq!((rows[0].split, rows[1].split), (Split::Excluded, Split::Test));
-        Audit::new(&rows, &[true; 2], &config, &kin).pass().unwrap();
+        audit(&rows).pass().unwrap();
         rows[0].split = Split::Train;
-        let error = Audit::new(&rows, &[true; 2], &config, &kin).pass().unwrap_err().to_string();
+        let error = audit(&rows).pass().unwrap_err().to_string();
         assert!(error.contains("b and a (homologs)"), "{error}");
     }
 
@@ -140,9 +148,7 @@ mod tests {
         let (one, near, other) = ("MKTAYIAKQRQISFVKSHFSR", "MKTAYIAKQRQISFVKSHFSW", "GGDWECLNPHVTRAMEIYKSF");
         let audit = |rows: &[ProteinRow; 2]| {
             let sequences = rows.each_ref().map(|row| row.sequence.as_str());
-            let kin =
-                Kin { proteins: homology::Proteins::new(&config.kinship, &sequences), homologs: vec![] };
-            Audit::new(rows, &[true; 2], &config, &kin).pass()
+            Audit::new(&config, rows, &Proteins::new(&config.kinship, &sequences), &[true; 2], &[]).pass()
         };
         audit(&[row("a", one, "a", Split::Train), row("b", other, "b", Split::Test)]).unwrap();
         audit(&[row("a", one, "a", Split::Excluded), row("b", near, "a", Split::Test)]).unwrap();

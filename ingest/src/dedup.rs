@@ -4,19 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use arrow::record_batch::RecordBatch;
+use arrow::datatypes::DataType;
 use datafusion::dataframe::DataFrame;
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::functions_aggregate::expr_fn::{bool_or, max, min};
 use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
-use datafusion::prelude::SessionContext;
 use datasets::table::{ChainRow, DomainRow, GoRow, PlddtRow, Rows, SsRow, WeightRow, Writer};
-use futures::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 mod facts;
 mod mutations;
@@ -24,10 +19,12 @@ mod mutations;
 use crate::Error;
 use crate::claim;
 use crate::config::Config;
-use crate::ledger::{Fate, Ledger};
+use crate::engine::Engine;
+use crate::ledger::{Fate, Ledger, Notes};
 use crate::reason::{Fault, Reason};
 
 /// What is left of the claims and waits for the split, sorted. The tables that do not are written.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Relations {
     /// Distinct sequences with the names under which the sources hold them.
     pub(crate) proteins: Vec<ProteinClaim>,
@@ -36,10 +33,12 @@ pub(crate) struct Relations {
     pub(crate) rows: BTreeMap<String, u64>,
     /// Records with sound claims.
     pub(crate) claimed: BTreeMap<u64, Fate>,
+    /// Records that the plans found unusable.
+    pub(crate) notes: Notes,
 }
 
 /// A distinct sequence.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProteinClaim {
     pub(crate) protein_id: String,
     pub(crate) sequence: String,
@@ -50,7 +49,7 @@ pub(crate) struct ProteinClaim {
 }
 
 /// A pair whose proteins are found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PairRow {
     pub(crate) protein_id_a: String,
     pub(crate) protein_id_b: String,
@@ -69,7 +68,7 @@ struct Refused {
 
 /// Plans over one set of claims.
 struct Plans<'a> {
-    session: &'a SessionContext,
+    engine: &'a Engine,
     config: &'a Config,
     ledger: &'a Ledger,
     /// Where tables are written.
@@ -89,23 +88,23 @@ struct Plans<'a> {
 /// # Errors
 /// What DataFusion says; I/O.
 pub(crate) async fn relate(
-    session: &SessionContext,
+    engine: &Engine,
     config: &Config,
     claims: DataFrame,
-    ledger: &Ledger,
     tables: &Path,
 ) -> Result<Relations, Error> {
-    let conflicts = id_conflicts(&claims, ledger).await?;
-    let sound = by_number(session, claims, "record", JoinType::RightAnti, &conflicts)?;
+    let ledger = &Ledger::default();
+    let conflicts = id_conflicts(engine, &claims, ledger).await?;
+    let sound = engine.by_number(claims, "record", JoinType::RightAnti, &conflicts)?;
     let (kept, near, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let rows = BTreeMap::new();
-    let mut plans = Plans { session, config, ledger, tables, rows, sound, kept, near, refused };
+    let mut plans = Plans { engine, config, ledger, tables, rows, sound, kept, near, refused };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
     let keyed = plans.sound.clone().filter(col("key").is_not_null())?;
     let first = keyed.aggregate(vec![col("key")], vec![min(col("order")).alias("first")])?;
-    plans.kept.extend(numbers(first.select(vec![col("first")])?).await?);
+    plans.kept.extend(engine.numbers(first.select(vec![col("first")])?).await?);
 
     let ddg_tests = plans.mutations().await?;
     let mut proteins = plans.proteins().await?;
@@ -121,11 +120,11 @@ pub(crate) async fn relate(
     plans.table("ss", &["q8", "q3", "mask"], "id", |_: &mut SsRow| {}).await?;
     plans.table("plddt", &["mean_plddt", "plddt"], "accession", |_: &mut PlddtRow| {}).await?;
     let claimed = plans.claimed().await?;
-    Ok(Relations { proteins, pairs, rows: plans.rows, claimed })
+    Ok(Relations { proteins, pairs, rows: plans.rows, claimed, notes: ledger.take() })
 }
 
 /// Records that give an id of their source another sequence than the first record with that id did.
-async fn id_conflicts(claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u64>, Error> {
+async fn id_conflicts(engine: &Engine, claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u64>, Error> {
     let named = claims
         .clone()
         // Only the first claim of a record names it: a secondary accession may belong to several entries.
@@ -152,7 +151,7 @@ async fn id_conflicts(claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u6
         col("raw"),
     ])?;
     let mut records = BTreeSet::new();
-    for row in collect::<Refused>(refused).await? {
+    for row in engine.collect::<Refused>(refused).await? {
         let detail = format!("{:?} was given another sequence before", row.detail);
         ledger.quarantine(
             row.record,
@@ -211,7 +210,12 @@ impl Plans<'_> {
         let first = self.first(&found, &["scope", "protein_id", "term", "evidence"]).await?;
         let rows = first.sort_by(["protein_id", "term", "evidence", "source"].map(col).to_vec())?;
         self.write(rows, |_: &mut GoRow| {}).await?;
-        strings(tests).await
+        #[derive(Deserialize)]
+        struct Test {
+            protein_id: String,
+        }
+        let tests = self.engine.collect::<Test>(tests).await?;
+        Ok(tests.into_iter().map(|test| test.protein_id).collect())
     }
 
     /// Pairs with their proteins, the smaller id first; those with both labels are refused.
@@ -265,7 +269,7 @@ impl Plans<'_> {
             last_scope = scope;
             Ok(())
         };
-        each(rows, add).await?;
+        self.engine.each(rows, add).await?;
         pairs.iter_mut().for_each(|pair| pair.modes.sort());
         pairs.sort_by(|a, b| {
             (&a.protein_id_a, &a.protein_id_b, &a.source).cmp(&(&b.protein_id_a, &b.protein_id_b, &b.source))
@@ -339,7 +343,7 @@ impl Plans<'_> {
             .filter(col("sequence").is_not_null())?
             .aggregate(vec![col("protein_id")], vec![min(col("sequence")).alias("sequence")])?
             .sort_by(vec![col("protein_id")])?;
-        let sequences: Vec<Sequence> = collect(sequences).await?;
+        let sequences: Vec<Sequence> = self.engine.collect(sequences).await?;
         let protein = |Sequence { protein_id, sequence }| ProteinClaim {
             protein_id,
             sequence,
@@ -361,7 +365,7 @@ impl Plans<'_> {
             protein.test |= name.test;
             Ok(())
         };
-        each(names, add).await?;
+        self.engine.each(names, add).await?;
         for protein in &mut proteins {
             for names in [&mut protein.accessions, &mut protein.sources] {
                 names.sort();
@@ -374,7 +378,7 @@ impl Plans<'_> {
 
     /// Sound claims for one table that were kept, as [`Plans::claims`] gives them.
     fn rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
-        by_number(self.session, self.claims(table, columns)?, "order", JoinType::RightSemi, &self.kept)
+        self.engine.by_number(self.claims(table, columns)?, "order", JoinType::RightSemi, &self.kept)
     }
 
     /// All sound claims for one table, with the columns that every table takes from the claim itself.
@@ -414,7 +418,7 @@ impl Plans<'_> {
             edit(&mut row);
             Ok(writer.push(row)?)
         };
-        each(rows, write).await?;
+        self.engine.each(rows, write).await?;
         self.end(writer)
     }
 
@@ -437,8 +441,8 @@ impl Plans<'_> {
             .clone()
             .aggregate(key, vec![min(col("order")).alias("first")])?
             .select(vec![col("first")])?;
-        let first: BTreeSet<u64> = numbers(first).await?.into_iter().collect();
-        let kept = by_number(self.session, rows.clone(), "order", JoinType::RightSemi, &first)?;
+        let first: BTreeSet<u64> = self.engine.numbers(first).await?.into_iter().collect();
+        let kept = self.engine.by_number(rows.clone(), "order", JoinType::RightSemi, &first)?;
         self.kept.extend(first);
         Ok(kept)
     }
@@ -450,7 +454,7 @@ impl Plans<'_> {
         reason: Reason,
         detail: impl Fn(&str) -> String,
     ) -> Result<(), Error> {
-        for row in collect::<Refused>(rows).await? {
+        for row in self.engine.collect::<Refused>(rows).await? {
             let fault = Fault::new(reason, detail(&row.detail));
             self.ledger.quarantine(row.record, fault, row.raw.as_deref().unwrap_or(""), false);
             self.refused.insert(row.record);
@@ -460,7 +464,8 @@ impl Plans<'_> {
 
     /// What became of every sound record that was not refused.
     async fn claimed(&self) -> Result<BTreeMap<u64, Fate>, Error> {
-        let records = numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
+        let records =
+            self.engine.numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
         let records_of = |orders: &BTreeSet<u64>| -> BTreeSet<u64> {
             orders.iter().map(|&order| claim::record_of(order)).collect()
         };
@@ -491,53 +496,4 @@ fn name_fold(chain: &mut ChainRow, nodes: &Nodes) {
     let Some(of) = nodes.get(&chain.chain_id).filter(|_| chain.cath.is_empty()) else { return };
     let is_said_better = |node: &String| of.iter().any(|other| other.starts_with(&format!("{node}.")));
     chain.cath = of.iter().filter(|node| !is_said_better(node)).cloned().collect();
-}
-
-/// Rows whose `column` is one of the numbers (`RightSemi`) or none of them (`RightAnti`). The left side of a join is held
-/// in memory while the right side streams past it, so the numbers stand on the left.
-fn by_number(
-    session: &SessionContext,
-    rows: DataFrame,
-    column: &str,
-    how: JoinType,
-    numbers: &BTreeSet<u64>,
-) -> Result<DataFrame, Error> {
-    let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::UInt64, false)]));
-    let array: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers.iter().copied()));
-    let batch = RecordBatch::try_new(schema, vec![array]).map_err(datasets::Error::from)?;
-    Ok(session.read_batch(batch)?.join(rows, how, &["number"], &[column], None)?)
-}
-
-/// Hands on the rows of a plan as they come.
-async fn each<T: for<'de> Deserialize<'de>>(
-    frame: DataFrame,
-    mut take: impl FnMut(T) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut batches = frame.execute_stream().await?;
-    while let Some(batch) = batches.next().await {
-        serde_arrow::from_record_batch::<Vec<T>>(&batch?)?.into_iter().try_for_each(&mut take)?;
-    }
-    Ok(())
-}
-
-async fn collect<T: for<'de> Deserialize<'de>>(frame: DataFrame) -> Result<Vec<T>, Error> {
-    let mut rows = Vec::new();
-    for batch in frame.collect().await? {
-        rows.extend(serde_arrow::from_record_batch::<Vec<T>>(&batch)?);
-    }
-    Ok(rows)
-}
-
-/// The values of a frame's only column.
-async fn numbers(frame: DataFrame) -> Result<Vec<u64>, Error> {
-    let batches = frame.collect().await?;
-    Ok(batches.iter().flat_map(|b| b.column(0).as_primitive::<UInt64Type>().values().to_vec()).collect())
-}
-
-async fn strings(frame: DataFrame) -> Result<BTreeSet<String>, Error> {
-    #[derive(Deserialize)]
-    struct One {
-        protein_id: String,
-    }
-    Ok(collect::<One>(frame).await?.into_iter().map(|row| row.protein_id).collect())
 }

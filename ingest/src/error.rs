@@ -159,6 +159,12 @@ pub enum Error {
     /// The relational engine.
     #[error("the relational plan failed: {0}")]
     Plan(#[from] datafusion::error::DataFusionError),
+    /// The machines that plans are sent to.
+    #[cfg(feature = "ballista")]
+    #[error(
+        "the cluster failed: {0}\nhint: `peptalk cluster scheduler` must run, and one `peptalk cluster executor` at least"
+    )]
+    Cluster(#[from] ballista_core::error::BallistaError),
     /// Tables.
     #[error(transparent)]
     Table(#[from] datasets::Error),

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim;
 use crate::config::Config;
+use crate::manifest::Fingerprint;
 use crate::reason::{Fault, Reason};
-use crate::{Error, source};
+use crate::source;
 
 /// Longest text of a record that the quarantine keeps, characters.
 const LONGEST_RAW: usize = 2_000;
@@ -47,7 +48,7 @@ fn is_zero(n: &u64) -> bool {
 }
 
 /// What became of a record with sound claims.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fate {
     /// One of its claims is a row.
     Kept,
@@ -57,25 +58,32 @@ pub(crate) enum Fate {
     MergedNear,
 }
 
-/// Shared by all parsers. Rows come in any order; [`Ledger::close`] sorts them.
+/// What parsers and plans note of records, in any order; [`Ledger::close`] sorts it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    state: Mutex<State>,
+    notes: Mutex<Notes>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    read: BTreeMap<(usize, usize), u64>,
-    kept_without_rows: BTreeMap<(usize, usize), u64>,
-    merged_without_rows: BTreeMap<(usize, usize), u64>,
-    /// Members of archives: the line of the archive after which each begins, and its name.
-    members: BTreeMap<(usize, usize), BTreeMap<u64, String>>,
-    unread: BTreeMap<(usize, usize), Vec<String>>,
+/// What is in a ledger: as a file, what became of the records of some files.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Notes {
+    /// By the place at which the records of a file begin.
+    files: BTreeMap<u64, Tally>,
     faults: Vec<Entry>,
-    failure: Option<Error>,
 }
 
-#[derive(Debug)]
+/// Records of one file that no claim speaks for.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Tally {
+    read: u64,
+    kept: u64,
+    merged: u64,
+    /// Members of an archive: the line of the archive after which each begins, and its name.
+    members: BTreeMap<u64, String>,
+    unread: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     record: u64,
     fault: Fault,
@@ -84,79 +92,101 @@ struct Entry {
 }
 
 impl Ledger {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tally(&self, source: usize, file: usize, note: impl FnOnce(&mut Tally)) {
+        note(self.notes().files.entry(claim::record(source, file, 0)).or_default());
     }
 
     /// Counts records read from a file.
     pub(crate) fn read(&self, source: usize, file: usize, n: u64) {
-        *self.state().read.entry((source, file)).or_default() += n;
+        self.tally(source, file, |of| of.read += n);
     }
 
     /// Counts records that are kept though they give no row (terms of an ontology).
     pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
-        *self.state().kept_without_rows.entry((source, file)).or_default() += n;
+        self.tally(source, file, |of| of.kept += n);
     }
 
     /// Counts records that repeat others and would give no row (terms of an ontology).
     pub(crate) fn merge(&self, source: usize, file: usize, n: u64) {
-        *self.state().merged_without_rows.entry((source, file)).or_default() += n;
+        self.tally(source, file, |of| of.merged += n);
     }
 
     /// Notes columns that nothing was read of.
     pub(crate) fn unread(&self, source: usize, file: usize, columns: Vec<String>) {
-        self.state().unread.insert((source, file), columns);
+        self.tally(source, file, |of| of.unread = columns);
     }
 
     /// Notes that the lines of an archive after `begin` are those of a member.
     pub(crate) fn member(&self, source: usize, file: usize, begin: u64, name: &str) {
-        self.state().members.entry((source, file)).or_default().insert(begin, name.to_owned());
+        self.tally(source, file, |of| drop(of.members.insert(begin, name.to_owned())));
     }
 
     /// Notes a record that gives nothing, or a part of a record.
     pub(crate) fn quarantine(&self, record: u64, fault: Fault, raw: &str, is_part: bool) {
         let raw = cut(raw);
-        self.state().faults.push(Entry { record, fault, raw, is_part });
+        self.notes().faults.push(Entry { record, fault, raw, is_part });
     }
 
-    /// Keeps the error that ends the run; of several the first stays.
-    pub(crate) fn fail(&self, error: Error) {
-        self.state().failure.get_or_insert(error);
+    /// What was noted; the ledger is empty then.
+    pub(crate) fn take(&self) -> Notes {
+        std::mem::take(&mut *self.notes())
     }
 
-    /// The error that ended the run, if one did.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        self.state().failure.take()
+    /// Adds what was noted elsewhere.
+    pub(crate) fn add(&self, other: Notes) {
+        let mut notes = self.notes();
+        notes.faults.extend(other.faults);
+        for (file, Tally { read, kept, merged, members, unread }) in other.files {
+            let of = notes.files.entry(file).or_default();
+            of.read += read;
+            of.kept += kept;
+            of.merged += merged;
+            of.members.extend(members);
+            of.unread.extend(unread);
+        }
     }
 
-    /// Draws up the account. `claimed`: records with at least one claim.
+    /// Draws up the account. `inputs`: of every source its files in reading order; `claimed`: records with at least one
+    /// claim.
     pub(crate) fn close(
         &self,
         config: &Config,
+        inputs: &[Vec<Fingerprint>],
         claimed: &BTreeMap<u64, Fate>,
     ) -> (Vec<FileCounts>, Vec<QuarantineRow>) {
-        let mut state = self.state();
+        let Notes { mut files, mut faults } = self.take();
         let mut counts: BTreeMap<(usize, usize), FileCounts> = BTreeMap::new();
-        for (s, source) in config.source.iter().enumerate() {
-            for (f, file) in source::files(source).enumerate() {
-                let rows_in = state.read.get(&(s, f)).copied().unwrap_or(0);
-                let kept = state.kept_without_rows.get(&(s, f)).copied().unwrap_or(0);
-                let merged = state.merged_without_rows.get(&(s, f)).copied().unwrap_or(0);
-                let unread = state.unread.get(&(s, f)).cloned().unwrap_or_default();
-                let (source, file) = (source.name.clone(), file.to_owned());
-                let count =
-                    FileCounts { source, file, rows_in, kept, merged, unread, ..FileCounts::default() };
+        let mut members: BTreeMap<(usize, usize), BTreeMap<u64, String>> = BTreeMap::new();
+        for (s, (source, inputs)) in config.source.iter().zip(inputs).enumerate() {
+            for (f, (file, input)) in source::files(source).zip(inputs).enumerate() {
+                let tally = files.remove(&claim::record(s, f, 0)).unwrap_or_default();
+                let Tally { read: rows_in, kept, merged, members: of_archive, unread } = tally;
+                let count = FileCounts {
+                    source: source.name.clone(),
+                    file: file.to_owned(),
+                    sha256: input.sha256.clone(),
+                    bytes: input.bytes,
+                    rows_in,
+                    kept,
+                    merged,
+                    unread,
+                    ..FileCounts::default()
+                };
                 counts.insert((s, f), count);
+                members.insert((s, f), of_archive);
             }
         }
-        let members = std::mem::take(&mut state.members);
         let named = |file: (usize, usize), line: u64, archive: &str| {
             let member = members.get(&file).and_then(|of| of.range(..line).next_back());
             member.map_or((archive.to_owned(), line), |(begin, name)| {
                 (format!("{archive}/{name}"), line - begin)
             })
         };
-        state.faults.sort_by(|a, b| {
+        faults.sort_by(|a, b| {
             (a.record, a.is_part, a.fault.reason, &a.fault.detail).cmp(&(
                 b.record,
                 b.is_part,
@@ -173,8 +203,8 @@ impl Ledger {
             *(if fate == Fate::Kept { &mut count.kept } else { &mut count.merged }) += 1;
             count.merged_near += u64::from(fate == Fate::MergedNear);
         }
-        let mut rows = Vec::with_capacity(state.faults.len());
-        for entry in &state.faults {
+        let mut rows = Vec::with_capacity(faults.len());
+        for entry in faults {
             let (place, line) = at(entry.record);
             let count = counts.entry(place).or_default();
             let (file, line) = named(place, line, &count.file);
@@ -185,8 +215,8 @@ impl Ledger {
                 file,
                 line,
                 reason: entry.fault.reason.name().into(),
-                detail: entry.fault.detail.clone(),
-                raw: entry.raw.clone(),
+                detail: entry.fault.detail,
+                raw: entry.raw,
             });
         }
         (counts.into_values().collect(), rows)

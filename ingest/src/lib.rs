@@ -16,34 +16,39 @@ mod contradiction;
 mod dedup;
 pub mod diff;
 pub mod distinct;
+#[cfg(feature = "ballista")]
+pub mod distributed;
 pub mod download;
+mod engine;
 mod error;
 mod fasta;
 mod json;
 mod ledger;
 mod manifest;
 pub mod near;
+mod parse;
 pub mod publish;
 mod reader;
 mod reason;
 mod source;
 mod split;
-mod stage;
 pub mod tasks;
 mod work;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 pub use audit::Audit;
 pub use config::{Config, Kind, Role, Source};
 use datasets::table::{PpiRow, ProteinRow, QuarantineRow, Rows, Split};
+use engine::Engine;
 pub use error::Error;
 pub use homology::Kinship;
 pub use ledger::FileCounts;
+use ledger::Ledger;
 pub use manifest::Manifest;
 pub use reason::Reason;
+use sha2::{Digest, Sha256};
 use work::Work;
 
 /// Reads the sources under `data` and writes the tables into the folder `out`, which is replaced whole: work goes on in
@@ -55,6 +60,19 @@ use work::Work;
 /// # Errors
 /// Faults of the configuration, of whole files, or a leak found by the audit; nothing is written then.
 pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> {
+    begin(config, data, out, Engine::here(config)?)
+}
+
+/// [`run`] with the plans on the executors of the scheduler at `HOST:PORT` ([`distributed`]); the bytes are the same.
+///
+/// # Errors
+/// Those of [`run`], and of a cluster that is not there.
+#[cfg(feature = "ballista")]
+pub fn run_on(scheduler: &str, config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> {
+    begin(config, data, out, Engine::on_cluster(scheduler))
+}
+
+fn begin(config: &Config, data: &Path, out: &Path, engine: Engine) -> Result<Manifest, Error> {
     config.validate()?;
     let recipe = config;
     let config = &recipe.expanded(data)?;
@@ -66,36 +84,57 @@ pub fn run(config: &Config, data: &Path, out: &Path) -> Result<Manifest, Error> 
         }
     }
     let work = Work::begin(out)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(rayon::current_num_threads()).build()?;
-    let manifest = runtime.block_on(ingest(recipe, config, data, &work))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(rayon::current_num_threads())
+        .enable_all()
+        .build()?;
+    let manifest = runtime.block_on(ingest(&engine, recipe, config, data, &work))?;
     work.publish(out)?;
     Ok(manifest)
 }
 
 /// `recipe`: the configuration as written; `config`: with folders expanded.
-async fn ingest(recipe: &Config, config: &Config, data: &Path, work: &Work) -> Result<Manifest, Error> {
-    let session = stage::session(config)?;
-    let ledger = Arc::new(ledger::Ledger::default());
-    let (claims, ontology) = stage::stage(&session, config, data, &work.staging(), &ledger).await?;
+async fn ingest(
+    engine: &Engine,
+    recipe: &Config,
+    config: &Config,
+    data: &Path,
+    work: &Work,
+) -> Result<Manifest, Error> {
+    let ledger = Ledger::default();
+    let inputs = manifest::fingerprints(config, data)?;
+    let parsed = parse::parse(engine, config, data, &work.staging(), &inputs, &ledger).await?;
+    tracing::info!("parsed");
+
+    // What is made from the same claims by the same rules need not be made again after a run that was killed.
+    let kept = |what: &str| -> Result<String, Error> {
+        let rules = Sha256::digest(serde_json::to_vec(config)?);
+        Ok(format!("{what}-{}-{}", parsed.name, datasets::hex(&rules[..8])))
+    };
     let tables = work.tables();
-    let dedup::Relations { proteins, pairs, rows, claimed } =
-        dedup::relate(&session, config, claims, &ledger, &tables).await?;
+    let relate = async || {
+        work.empty_tables()?;
+        dedup::relate(engine, config, parsed.claims, &tables).await
+    };
+    let dedup::Relations { proteins, pairs, rows, claimed, notes } =
+        work.kept(&kept("relations")?, relate).await?;
+    ledger.add(notes);
     tracing::info!(proteins = proteins.len(), "deduplicated");
 
     let published: Vec<bool> = proteins.iter().map(|protein| protein.test).collect();
-    let kin = split::Kin::new(config, &proteins);
+    let sequences = split::sequences(config, &proteins);
+    let kin = async || Ok(split::Kin::new(config, &proteins, &sequences));
+    let kin = work.kept(&kept("kin")?, kin).await?;
     let proteins = split::split(config, proteins, &kin);
     tracing::info!("split");
-    let audit = Audit::new(&proteins, &published, config, &kin);
-    drop(kin);
+    let audit = Audit::new(config, &proteins, &sequences, &published, &kin.homologs);
+    drop((sequences, kin));
     tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "audited");
 
-    let (mut files, quarantine) = ledger.close(config, &claimed);
+    let (files, quarantine) = ledger.close(config, &inputs, &claimed);
     drop(claimed);
-    manifest::fingerprint(&mut files, data)?;
     let manifest = write(recipe, &tables, proteins, pairs, &quarantine, files, rows)?;
-    if let Some(text) = ontology {
+    if let Some(text) = parsed.ontology {
         datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;
     }
     manifest::write_json(&tables.join("audit.json"), &audit)?;

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::config::Config;
 use crate::ledger::FileCounts;
+use crate::source;
 use crate::tasks::Task;
 
 /// `manifest.json` of a tables folder.
@@ -45,12 +47,20 @@ impl Manifest {
     }
 }
 
-/// Fills in hash and size of every input.
-pub(crate) fn fingerprint(files: &mut [FileCounts], data: &Path) -> Result<(), Error> {
-    for file in files {
-        (file.sha256, file.bytes) = datasets::file_sha256(&data.join(&file.file))?;
-    }
-    Ok(())
+/// What a file is known by.
+#[derive(Debug, Clone)]
+pub(crate) struct Fingerprint {
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+}
+
+/// Hash and size of every input: of every source its files in reading order.
+pub(crate) fn fingerprints(config: &Config, data: &Path) -> Result<Vec<Vec<Fingerprint>>, Error> {
+    let of_file = |file: &str| -> Result<Fingerprint, Error> {
+        let (sha256, bytes) = datasets::file_sha256(&data.join(file))?;
+        Ok(Fingerprint { sha256, bytes })
+    };
+    config.source.par_iter().map(|source| source::files(source).map(of_file).collect()).collect()
 }
 
 /// Writes a value as indented JSON with a final line end.

@@ -80,7 +80,7 @@ reasons! {
 }
 
 /// What is wrong with one record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     /// Its class.
     pub(crate) reason: Reason,

@@ -4,27 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use datasets::table::{ProteinRow, Split};
 use homology::Proteins;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::dedup::ProteinClaim;
 
-/// Who is kin among the proteins of the tables: whatever part they get.
-pub(crate) struct Kin<'a> {
-    pub(crate) proteins: Proteins<'a>,
+/// Who is kin among the proteins of the tables, whatever part they get: what takes long to find.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kin {
+    /// Of every protein one that stands for its cluster.
+    cluster: Vec<usize>,
     /// Pairs of a protein of a test set that asks for it and another that is of no test set, with a significant alignment.
-    /// Everything is aligned with everything, which takes long and leaves nothing open: once for split and audit.
+    /// Everything is aligned with everything, which leaves nothing open: once for split and audit.
     pub(crate) homologs: Vec<(usize, usize)>,
 }
 
-impl<'a> Kin<'a> {
-    pub(crate) fn new(config: &'a Config, proteins: &[ProteinClaim]) -> Self {
-        let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
-        let kin = Proteins::new(&config.kinship, &sequences);
+impl Kin {
+    /// `sequences`: those of the proteins.
+    pub(crate) fn new(config: &Config, proteins: &[ProteinClaim], sequences: &Proteins<'_>) -> Self {
         let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
-        let homologs = kin.significant(is_strict, |j| !proteins[j].test);
-        Self { proteins: kin, homologs }
+        let homologs = sequences.significant(is_strict, |j| !proteins[j].test);
+        Self { cluster: sequences.clusters(|i| proteins[i].test), homologs }
     }
+}
+
+/// The sequences of proteins, to be compared.
+pub(crate) fn sequences<'a>(config: &'a Config, proteins: &[ProteinClaim]) -> Proteins<'a> {
+    let sequences: Vec<&str> = proteins.iter().map(|p| p.sequence.as_str()).collect();
+    Proteins::new(&config.kinship, &sequences)
 }
 
 /// Clusters the proteins (sorted by id) and gives every one its part.
@@ -32,8 +40,8 @@ impl<'a> Kin<'a> {
 /// A cluster with a protein of a published test set: these are Test, its other members Excluded. Any other cluster
 /// goes whole to Train, Valid or Test by a hash of its id, so a cluster keeps its part when others come or go. Homologs
 /// of test sets that ask for it leave Train for Excluded one by one.
-pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>, kin: &Kin<'_>) -> Vec<ProteinRow> {
-    let component = kin.proteins.clusters(|i| proteins[i].test);
+pub(crate) fn split(config: &Config, proteins: Vec<ProteinClaim>, kin: &Kin) -> Vec<ProteinRow> {
+    let component = &kin.cluster;
     let homologs: BTreeSet<usize> = kin.homologs.iter().map(|pair| pair.1).collect();
 
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();

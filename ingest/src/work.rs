@@ -1,13 +1,16 @@
 //! The temporary folder of a run.
 
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::Error;
 
 /// The temporary folder beside the output, held by one run at a time. Removed when the run ends, however it ends; what a
-/// killed run left behind is removed by the next.
+/// killed run has made, the next one uses.
 #[derive(Debug)]
 pub(crate) struct Work {
     folder: PathBuf,
@@ -16,7 +19,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Makes the folder, empty.
+    /// Makes the folder; what a killed run has made in it stays.
     ///
     /// # Errors
     /// [`Error::Busy`] when another run holds it; I/O.
@@ -33,11 +36,8 @@ impl Work {
             // The run before was killed between the two renames of `publish`.
             fs::rename(&old, out)?;
         }
-        for inside in ["staging", "tables", "old"] {
-            let inside = folder.join(inside);
-            if inside.exists() {
-                fs::remove_dir_all(&inside)?;
-            }
+        if old.exists() {
+            fs::remove_dir_all(&old)?;
         }
         let work = Self { folder: fs::canonicalize(folder)?, _lock: lock };
         fs::create_dir_all(work.staging())?;
@@ -53,6 +53,28 @@ impl Work {
     /// Where the tables are written.
     pub(crate) fn tables(&self) -> PathBuf {
         self.folder.join("tables")
+    }
+
+    /// Makes an empty folder of the tables.
+    pub(crate) fn empty_tables(&self) -> Result<(), Error> {
+        fs::remove_dir_all(self.tables())?;
+        Ok(fs::create_dir(self.tables())?)
+    }
+
+    /// What a killed run has kept under this name, or what `make` makes, which is kept. The name says what it was made from.
+    pub(crate) async fn kept<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        make: impl AsyncFnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let path = self.folder.join("kept").join(name).with_added_extension("json");
+        if path.exists() {
+            tracing::info!(name, "made before");
+            return Ok(serde_json::from_reader(BufReader::new(fs::File::open(path)?))?);
+        }
+        let made = make().await?;
+        write_json(&path, &made)?;
+        Ok(made)
     }
 
     /// Puts the new tables in the place of the old ones.
@@ -72,6 +94,15 @@ impl Drop for Work {
             tracing::warn!(%error, "the temporary folder stays behind");
         }
     }
+}
+
+/// Writes a value as JSON.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    datasets::atomic_write(path, |file| {
+        let mut file = BufWriter::new(file);
+        serde_json::to_writer(&mut file, value)?;
+        Ok(file.flush()?)
+    })
 }
 
 /// Holds a lock file for one who writes into `out`. The system lets go of it when the file is closed, however the process
@@ -102,7 +133,7 @@ fn lock(folder: &Path, out: &Path) -> Result<std::fs::File, Error> {
         hold(&file, out)?;
         // Locked may be a file that the run before has just removed: then no one finds what is written to it.
         file.set_len(0)?;
-        std::io::Write::write_all(&mut &file, owner.as_bytes())?;
+        (&file).write_all(owner.as_bytes())?;
         if fs::read_to_string(&path).is_ok_and(|written| written == owner) {
             return Ok(file);
         }
@@ -127,7 +158,7 @@ mod tests {
         fs::create_dir_all(place.path().join(".tables.ingest/staging/old")).unwrap();
         fs::create_dir_all(place.path().join(".tables.ingest/old/last")).unwrap();
         let next = Work::begin(&out).unwrap();
-        assert_eq!(fs::read_dir(next.staging()).unwrap().count(), 0);
+        assert!(next.staging().join("old").exists(), "what was parsed stays");
         assert!(out.join("last").exists(), "the last good tables are back");
     }
 }

@@ -42,7 +42,7 @@ impl Plans<'_> {
             kept.into_iter().try_for_each(|row| facts.push(row))?;
             Ok(repeated.into_iter().try_for_each(|row| repeats.push(row))?)
         };
-        let mut batches = claimed.execute_stream().await?;
+        let mut batches = self.engine.stream(claimed).await?;
         let mut of_protein: Vec<Claimed> = Vec::new();
         while let Some(batch) = batches.next().await {
             let batch = batch?;

@@ -8,7 +8,7 @@ use datafusion::logical_expr::{Expr, col};
 use datasets::table::DdgRow;
 use serde::Deserialize;
 
-use super::{Plans, collect};
+use super::Plans;
 use crate::Error;
 use crate::reason::{Fault, Reason};
 
@@ -58,7 +58,7 @@ impl Plans<'_> {
     pub(super) async fn mutations(&mut self) -> Result<BTreeSet<String>, Error> {
         let rows = self.rows("ddg", &COLUMNS)?;
         let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
-        let mut measured: Vec<Measured> = collect(rows).await?;
+        let mut measured: Vec<Measured> = self.engine.collect(rows).await?;
         let (found, tests) = self.named_by_structure(&measured).await?;
         measured.extend(found);
         let key = |m: &Measured| (m.protein_id.clone(), m.position, m.mutant.clone(), m.scope.clone());
@@ -96,7 +96,7 @@ impl Plans<'_> {
         let mut columns: Vec<Expr> = ["order", "record", "raw", "test", "source", "scope"].map(col).to_vec();
         columns.extend(COLUMNS.map(|f| get_field(col("ddg"), f).alias(f)));
         let unnamed = ddg.clone().filter(col("protein_id").is_null())?.select(columns)?;
-        let unnamed: Vec<Unnamed> = collect(unnamed.sort_by(vec![col("order")])?).await?;
+        let unnamed: Vec<Unnamed> = self.engine.collect(unnamed.sort_by(vec![col("order")])?).await?;
         let (mut found, mut tests) = (Vec::new(), BTreeSet::new());
         if unnamed.is_empty() {
             return Ok((found, tests));
@@ -109,7 +109,7 @@ impl Plans<'_> {
             col("protein_id"),
             col("sequence"),
         ])?;
-        let mut named: Vec<Named> = collect(named).await?;
+        let mut named: Vec<Named> = self.engine.collect(named).await?;
         named.retain(|n| wanted.contains(n.structure.as_str()));
         named.sort_by_key(|n| n.order);
         let mut structures: BTreeMap<&str, &Named> = BTreeMap::new();

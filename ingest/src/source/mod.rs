@@ -1,7 +1,7 @@
 //! The formats: one file per origin, each a function from text to claims.
 //!
 //! A parser never sees files, threads or tables: it gets the text of one record and returns what the record says, or
-//! the fault that it has. [`Sink`] counts, places and batches the claims.
+//! the fault that it has. [`Sink`] counts, places and writes the claims.
 
 pub(crate) mod cafa;
 pub(crate) mod cath;
@@ -34,12 +34,8 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::FieldRef;
-use arrow::record_batch::RecordBatch;
-use datafusion::error::{DataFusionError, Result as PlanResult};
 use datasets::residue::{self, SequenceError};
 use indicatif::ProgressBar;
-use tokio::sync::mpsc::Sender;
 
 use crate::Error;
 use crate::archive;
@@ -48,12 +44,13 @@ use crate::config::{Kind, Source};
 use crate::fasta::{Entries, Entry};
 use crate::json::Elements;
 use crate::ledger::{Ledger, cut};
+use crate::parse::Claims;
 use crate::reader::{Input, Line, Lines};
 use crate::reason::{Fault, Reason};
 use go::Ontology;
 pub(crate) use table::{Header, Row, csv_fields, number};
 
-/// Claims that are sent on together.
+/// Claims that are written together.
 const BATCH: usize = 1_024;
 
 /// What parsers need to know besides the text.
@@ -69,8 +66,6 @@ pub(crate) struct Context {
     pub(crate) ontology: Option<Arc<Ontology>>,
     /// The published split of chains, when the source has one.
     pub(crate) chain_split: Option<Arc<cath::PublishedSplit>>,
-    /// The companions of `ss_fasta`, empty for other kinds.
-    pub(crate) labels: Arc<ss_fasta::Labels>,
     /// Where the companions lie.
     pub(crate) companions: Vec<PathBuf>,
 }
@@ -126,8 +121,14 @@ fn parse(context: &Context, file: usize, input: Input<'_>, sink: &mut Sink) -> R
         Kind::Protdescribe => protdescribe::read(context, Lines::new(input), sink),
         Kind::Protein2text => protein2text::read(context, input, sink),
         Kind::SsCsv => ss::read(context, Lines::new(input), sink),
-        // The split, the labels and the texts are read, and their records counted, elsewhere (`Context`).
-        Kind::CathChains | Kind::Structure | Kind::Cgdms if is_companion => Ok(()),
+        // The split is known (`Context`), its names are counted here.
+        Kind::CathChains | Kind::Structure | Kind::Cgdms if is_companion => {
+            let n_names = context.chain_split.as_ref().map_or(0, |split| split.n_names);
+            sink.ledger.read(context.index, file, n_names);
+            sink.ledger.keep(context.index, file, n_names);
+            Ok(())
+        }
+        // Labels and texts are read, and counted, with the sequences.
         Kind::SsFasta | Kind::SwissprotClap if is_companion => Ok(()),
         Kind::SwissprotClap => swissprot_clap::read(context, Lines::new(input), sink),
         Kind::SsFasta => ss_fasta::read(context, Lines::new(input), sink),
@@ -203,13 +204,12 @@ pub(crate) fn chain_of(structure: &str, chain: &str) -> String {
     if chain.is_empty() { structure } else { format!("{structure}.{chain}") }
 }
 
-/// Takes records of one file: counts them, places their claims and sends them on.
+/// Takes records of one file: counts them, places their claims and writes these.
 pub(crate) struct Sink {
     context: Arc<Context>,
     file: usize,
-    fields: Vec<FieldRef>,
     ledger: Arc<Ledger>,
-    sender: Sender<PlanResult<RecordBatch>>,
+    claims: Claims,
     batch: Vec<Claim>,
     rows_in: u64,
     /// Line of an archive after which the member being read begins, and the last line read; 0 in plain files.
@@ -218,20 +218,13 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// A sink of one file.
-    pub(crate) fn new(
-        context: Arc<Context>,
-        file: usize,
-        fields: Vec<FieldRef>,
-        ledger: Arc<Ledger>,
-        sender: Sender<PlanResult<RecordBatch>>,
-    ) -> Self {
+    /// A sink of one file, whose claims go behind those that are there.
+    pub(crate) fn new(context: Arc<Context>, file: usize, ledger: Arc<Ledger>, claims: Claims) -> Self {
         Self {
             context,
             file,
-            fields,
             ledger,
-            sender,
+            claims,
             batch: Vec::with_capacity(BATCH),
             rows_in: 0,
             begin: 0,
@@ -279,7 +272,7 @@ impl Sink {
             claim.raw = (part == 0).then(|| cut(raw));
             self.batch.push(claim);
         }
-        if self.batch.len() >= BATCH { self.send() } else { Ok(()) }
+        if self.batch.len() >= BATCH { self.write() } else { Ok(()) }
     }
 
     /// Takes a line, parsed unless it is faulty already.
@@ -348,20 +341,17 @@ impl Sink {
         Ok(())
     }
 
-    fn send(&mut self) -> Result<(), Error> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let batch = serde_arrow::to_record_batch(&self.fields, &self.batch)?;
+    fn write(&mut self) -> Result<(), Error> {
+        let written = self.claims.write(&self.batch);
         self.batch.clear();
-        let gone = |_| DataFusionError::Execution("the plan that reads this source has ended".into());
-        Ok(self.sender.blocking_send(Ok(batch)).map_err(gone)?)
+        written
     }
 
-    /// Sends what is left and enters the count.
-    pub(crate) fn finish(mut self) -> Result<(), Error> {
+    /// Writes what is left, enters the count, and gives the claims back.
+    pub(crate) fn finish(mut self) -> Result<Claims, Error> {
+        self.write()?;
         self.ledger.read(self.context.index, self.file, self.rows_in);
-        self.send()
+        Ok(self.claims)
     }
 }
 
@@ -391,13 +381,5 @@ pub(crate) fn test_context(kind: Kind) -> Context {
         reversed: false,
         licence: "none".into(),
     };
-    Context {
-        source,
-        index: 0,
-        lengths: (3, 1000),
-        ontology: None,
-        chain_split: None,
-        labels: Arc::default(),
-        companions: vec![],
-    }
+    Context { source, index: 0, lengths: (3, 1000), ontology: None, chain_split: None, companions: vec![] }
 }

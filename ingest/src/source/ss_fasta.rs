@@ -3,13 +3,11 @@
 //! `VALIDATION` is not followed, since the split is by cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use indicatif::ProgressBar;
 
 use crate::Error;
 use crate::claim;
-use crate::config::Source;
 use crate::fasta::{Entries, Entry};
 use crate::ledger::Ledger;
 use crate::reader::{Input, Lines};
@@ -18,7 +16,7 @@ use crate::source::{Context, Parsed, Sink, ss};
 
 /// The companions by id: labels, then mask.
 #[derive(Debug, Default)]
-pub(crate) struct Labels {
+struct Labels {
     columns: [BTreeMap<String, Entry>; 2],
 }
 
@@ -27,10 +25,10 @@ impl Labels {
     ///
     /// # Errors
     /// Faults of a whole file.
-    pub(crate) fn read(data: &Path, source: &Source, index: usize, ledger: &Ledger) -> Result<Self, Error> {
+    fn read(context: &Context, ledger: &Ledger) -> Result<Self, Error> {
         let mut labels = Self::default();
-        for (file, (name, column)) in source.companion.iter().zip(&mut labels.columns).enumerate() {
-            let input = Input::open(&data.join(name), ProgressBar::hidden())?;
+        for (file, (path, column)) in context.companions.iter().zip(&mut labels.columns).enumerate() {
+            let input = Input::open(path, ProgressBar::hidden())?;
             let mut entries = Entries::open(Lines::new(input))?;
             let mut n = 0;
             while let Some(mut entry) = entries.next()? {
@@ -44,12 +42,13 @@ impl Labels {
                     fault => fault,
                 };
                 if let Some(fault) = fault {
-                    ledger.quarantine(claim::record(index, file, entry.line), fault, &entry.raw(), false);
+                    let record = claim::record(context.index, file, entry.line);
+                    ledger.quarantine(record, fault, &entry.raw(), false);
                 } else {
                     column.insert(id, entry);
                 }
             }
-            ledger.read(index, file, n);
+            ledger.read(context.index, file, n);
         }
         Ok(labels)
     }
@@ -57,12 +56,13 @@ impl Labels {
 
 /// Reads the sequences. Entries of the companions are kept when a sequence has their id.
 pub(crate) fn read(context: &Context, lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
+    let labels = Labels::read(context, &sink.ledger)?;
     let mut seen = BTreeSet::new();
     sink.entries(Entries::open(lines)?, |entry| {
         seen.insert(entry.id().to_owned());
-        parse(context, entry)
+        parse(context, &labels, entry)
     })?;
-    for (file, column) in context.labels.columns.iter().enumerate() {
+    for (file, column) in labels.columns.iter().enumerate() {
         let (used, unused): (Vec<&Entry>, Vec<&Entry>) =
             column.values().partition(|entry| seen.contains(entry.id()));
         sink.ledger.keep(context.index, file, used.len() as u64);
@@ -75,12 +75,12 @@ pub(crate) fn read(context: &Context, lines: Lines<'_>, sink: &mut Sink) -> Resu
     Ok(())
 }
 
-fn parse(context: &Context, entry: &Entry) -> Result<Parsed, Fault> {
+fn parse(context: &Context, labels: &Labels, entry: &Entry) -> Result<Parsed, Fault> {
     let id = entry.id();
     if id.is_empty() {
         return Err(Fault::new(Reason::Malformed, "the id is empty"));
     }
-    let [labels, masks] = &context.labels.columns;
+    let [labels, masks] = &labels.columns;
     let missing = |what: &str| Fault::new(Reason::MissingValue, format!("no usable {what} for {id:?}"));
     let labels = labels.get(id).ok_or_else(|| missing("labels"))?;
     let mask = masks.get(id).ok_or_else(|| missing("mask"))?;

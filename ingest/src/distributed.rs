@@ -1,0 +1,205 @@
+//! Ingest on more than one machine, by Apache Ballista: a scheduler and executors are processes of this program.
+//!
+//! The plans are those of one machine. The process that ingests makes them and hands them to the scheduler, executors run
+//! their stages, and clusters, split and audit are made where the plans were. Every machine must see the data folder and the
+//! folder of the output under the same paths (a file system that they share); between them go only plans and rows.
+//!
+//! An executor that dies is noticed after [`TIMEOUT_SECONDS`]; what it had begun, or held for others, is made again. A unit
+//! of parsing that is done twice leaves the same file under the same name.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ballista_core::execution_plans::execute_physical_plan;
+use ballista_core::extension::SessionConfigExt;
+use ballista_core::serde::BallistaPhysicalExtensionCodec;
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::SchedulerConfig;
+use ballista_scheduler::scheduler_process::start_server;
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::protobuf::PhysicalPlanNode;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::parse::{Job, Parse, Parser, Unit};
+
+/// An executor of which nothing was heard for so long is dead.
+pub const TIMEOUT_SECONDS: u64 = 20;
+/// Partitions of a plan: stages have as many tasks at most.
+const PARTITIONS: usize = 16;
+/// Largest message: a plan holds the places of the records that it keeps, eight bytes each.
+const MESSAGE: usize = 1 << 30;
+
+/// Where plans are sent.
+pub(crate) struct Cluster {
+    scheduler: String,
+}
+
+impl Cluster {
+    /// The cluster of the scheduler at `HOST:PORT`.
+    pub(crate) fn new(address: &str) -> Self {
+        Self { scheduler: format!("http://{address}") }
+    }
+
+    /// What plans for a cluster are made with.
+    pub(crate) fn session() -> SessionConfig {
+        SessionConfig::new_with_ballista()
+            .with_target_partitions(PARTITIONS)
+            .with_ballista_grpc_client_max_message_size(MESSAGE)
+            .with_ballista_physical_extension_codec(Arc::new(Codec::default()))
+    }
+
+    /// Runs a plan.
+    pub(crate) async fn run(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        session: &SessionContext,
+    ) -> Result<SendableRecordBatchStream, Error> {
+        let config = session.copied_config();
+        Ok(execute_physical_plan::<PhysicalPlanNode>(
+            self.scheduler.clone(),
+            &config.ballista_config(),
+            plan,
+            &Codec::default(),
+            session.session_id(),
+            config,
+        )
+        .await?)
+    }
+}
+
+/// Hands out stages of plans to executors, until the process ends.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn scheduler(bind: SocketAddr) -> Result<(), Error> {
+    let config = SchedulerConfig {
+        bind_host: bind.ip().to_string(),
+        bind_port: bind.port(),
+        external_host: bind.ip().to_string(),
+        executor_timeout_seconds: TIMEOUT_SECONDS,
+        expire_dead_executor_interval_seconds: TIMEOUT_SECONDS / 4,
+        no_executors_grace_period_seconds: 3 * TIMEOUT_SECONDS,
+        grpc_server_max_decoding_message_size: MESSAGE as u32,
+        grpc_server_max_encoding_message_size: MESSAGE as u32,
+        grpc_client_max_message_size: MESSAGE as u32,
+        override_config_producer: Some(Arc::new(Cluster::session)),
+        override_physical_codec: Some(Arc::new(Codec::default())),
+        ..SchedulerConfig::default()
+    };
+    runtime()?.block_on(async move {
+        let cluster = BallistaCluster::new_from_config(&config).await?;
+        Ok(start_server(cluster, bind, Arc::new(config)).await?)
+    })
+}
+
+/// Runs stages of plans, as many at once as rayon has threads, until the process ends.
+///
+/// `scheduler`: host and port of the scheduler; `host`: the name under which other machines find this one; `memory_mib`:
+/// what the stages may hold together before they spill; `work`: folder for what stages leave for each other.
+///
+/// # Errors
+/// The address cannot be had, or the scheduler is not found within half a minute.
+pub fn executor(
+    scheduler: (&str, u16),
+    bind: SocketAddr,
+    host: &str,
+    memory_mib: u64,
+    work: &Path,
+) -> Result<(), Error> {
+    fs_err::create_dir_all(work)?;
+    let config = ExecutorProcessConfig {
+        bind_host: bind.ip().to_string(),
+        external_host: Some(host.to_owned()),
+        port: bind.port(),
+        scheduler_host: scheduler.0.to_owned(),
+        scheduler_port: scheduler.1,
+        scheduler_connect_timeout_seconds: 30,
+        vcores: rayon::current_num_threads(),
+        work_dir: Some(work.display().to_string()),
+        memory_pool_size: Some(memory_mib << 20),
+        grpc_max_decoding_message_size: MESSAGE as u32,
+        grpc_max_encoding_message_size: MESSAGE as u32,
+        override_config_producer: Some(Arc::new(Cluster::session)),
+        override_physical_codec: Some(Arc::new(Codec::default())),
+        ..ExecutorProcessConfig::default()
+    };
+    Ok(runtime()?.block_on(start_executor_process(Arc::new(config)))?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// The first bytes of our plan where it is bytes.
+const MAGIC: &[u8] = b"peptalk parse\n";
+
+/// Our plan among those of Ballista.
+#[derive(Default)]
+struct Codec {
+    ballista: BallistaPhysicalExtensionCodec,
+    /// The parser of the last job: its tasks come one by one and share what is known of the sources.
+    last: Mutex<Option<(Vec<u8>, Arc<Parser>)>>,
+}
+
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Codec")
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Message<J> {
+    job: J,
+    units: Vec<Unit>,
+}
+
+fn in_plan(error: serde_json::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+impl PhysicalExtensionCodec for Codec {
+    fn try_decode(
+        &self,
+        buffer: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        let Some(ours) = buffer.strip_prefix(MAGIC) else {
+            return self.ballista.try_decode(buffer, inputs, context, converter);
+        };
+        let Message { job, units } = serde_json::from_slice::<Message<Job>>(ours).map_err(in_plan)?;
+        let key = serde_json::to_vec(&job).map_err(in_plan)?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let parser = match &*last {
+            Some((known, parser)) if *known == key => parser.clone(),
+            _ => {
+                let parser = Arc::new(Parser::elsewhere(job));
+                *last = Some((key, parser.clone()));
+                parser
+            }
+        };
+        Ok(Arc::new(Parse::new(parser, units)))
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        buffer: &mut Vec<u8>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> PlanResult<()> {
+        let Some(parse) = node.downcast_ref::<Parse>() else {
+            return self.ballista.try_encode(node, buffer, converter);
+        };
+        buffer.extend_from_slice(MAGIC);
+        let message = Message { job: parse.job(), units: parse.units.clone() };
+        serde_json::to_writer(buffer, &message).map_err(in_plan)
+    }
+}

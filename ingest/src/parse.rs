@@ -1,0 +1,492 @@
+//! Raw files → claims in Parquet, by a plan that has a partition for every [`Unit`] of work.
+//!
+//! The name of a unit says what went into it, so a file of claims that lies there is the one that would be written: a run
+//! that was killed is gone on with, and a unit that is parsed twice, on two machines too, leaves what it left before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::dataframe::DataFrame;
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use datafusion::prelude::ParquetReadOptions;
+use fs_err as fs;
+use futures::TryStreamExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use serde_arrow::schema::{SchemaLike, TracingOptions};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::Error;
+use crate::claim::Claim;
+use crate::config::{Config, Kind};
+use crate::engine::Engine;
+use crate::ledger::{Ledger, Notes};
+use crate::manifest::Fingerprint;
+use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
+
+/// Small files of a source are parsed together until they have so many bytes.
+const UNIT_BYTES: u64 = 32 << 20;
+/// Rows of a row group of claims: what is held of one until it is whole counts for every thread.
+const GROUP: usize = 1 << 16;
+
+/// Some files of a source that are parsed one after the other, into one file of claims.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Unit {
+    source: usize,
+    files: Range<usize>,
+    bytes: u64,
+    /// Name of the source and a hash of all that its claims depend on.
+    name: String,
+}
+
+/// The units of a recipe, the largest first. `inputs`: of every source its files in reading order.
+fn units(config: &Config, inputs: &[Vec<Fingerprint>]) -> Result<Vec<Unit>, Error> {
+    // Another build may read the same file otherwise.
+    let program = fs::metadata(std::env::current_exe()?)?;
+    let mut common = Sha256::new();
+    common.update(format!("{:?} {} ", program.modified()?, program.len()));
+    common.update(format!("{} {}", config.min_length, config.max_length));
+    let ontology = ontology_source(config).map_or(&[][..], |at| &inputs[at]);
+    ontology.iter().for_each(|file| common.update(&file.sha256));
+    let mut units = Vec::new();
+    for (index, (source, files)) in config.source.iter().zip(inputs).enumerate() {
+        let mut of_source = common.clone();
+        of_source.update(serde_json::to_vec(&(index, source))?);
+        files[..source.companion.len()].iter().for_each(|file| of_source.update(&file.sha256));
+        let mut begin = 0;
+        while begin < files.len() {
+            let mut bytes = files[begin].bytes;
+            let mut end = begin + 1;
+            while end < files.len() && bytes + files[end].bytes <= UNIT_BYTES {
+                bytes += files[end].bytes;
+                end += 1;
+            }
+            let mut hash = of_source.clone();
+            hash.update(begin.to_le_bytes());
+            files[begin..end].iter().for_each(|file| hash.update(&file.sha256));
+            // Names of sources are free, names of files are not.
+            let free = source.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
+            let name = format!("{}-{}", free.collect::<String>(), datasets::hex(&hash.finalize()[..16]));
+            units.push(Unit { source: index, files: begin..end, bytes, name });
+            begin = end;
+        }
+    }
+    units.sort_by(|a, b| (b.bytes, &a.name).cmp(&(a.bytes, &b.name)));
+    Ok(units)
+}
+
+/// A recipe, the folder in which its files lie, and the one into which its claims go.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    config: Config,
+    data: PathBuf,
+    staging: PathBuf,
+}
+
+/// Parses units of a job.
+pub(crate) struct Parser {
+    job: Job,
+    /// Read when it is first asked for.
+    ontology: Mutex<Option<Arc<Ontology>>>,
+    /// What is known of the sources that are being parsed.
+    contexts: Mutex<BTreeMap<usize, Weak<Context>>>,
+    bars: MultiProgress,
+    /// As many units are parsed at once.
+    slots: Semaphore,
+    /// The error of the first unit that failed.
+    failure: Mutex<Option<Error>>,
+    /// That nobody waits for the claims any more.
+    is_over: Arc<AtomicBool>,
+}
+
+impl Parser {
+    /// A parser of `slots` units at once.
+    fn new(job: Job, ontology: Option<Arc<Ontology>>, slots: usize) -> Self {
+        Self {
+            contexts: Mutex::default(),
+            job,
+            ontology: Mutex::new(ontology),
+            bars: MultiProgress::new(),
+            slots: Semaphore::new(slots),
+            failure: Mutex::default(),
+            is_over: Arc::default(),
+        }
+    }
+
+    /// A parser of another process's job, which that process bounds.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn elsewhere(job: Job) -> Self {
+        Self::new(job, None, Semaphore::MAX_PERMITS)
+    }
+
+    fn ontology(&self) -> Result<Option<Arc<Ontology>>, Error> {
+        let Job { config, data, .. } = &self.job;
+        let Some(at) = ontology_source(config) else { return Ok(None) };
+        let mut known = self.ontology.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            // The process that has made the plan counts its records.
+            let (ontology, _) = Ontology::read(data, &config.source[at].files, at, &Ledger::default())?;
+            *known = Some(Arc::new(ontology));
+        }
+        Ok(known.clone())
+    }
+
+    fn claims(&self, unit: &Unit) -> PathBuf {
+        self.job.staging.join(&unit.name).with_added_extension("parquet")
+    }
+
+    fn notes(&self, unit: &Unit) -> PathBuf {
+        self.job.staging.join(&unit.name).with_added_extension("json")
+    }
+
+    /// What is known of a source; let go of when none of its units is parsed.
+    fn context(&self, index: usize) -> Result<Arc<Context>, Error> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = contexts.get(&index).and_then(Weak::upgrade) {
+            return Ok(context);
+        }
+        let Job { config, data, .. } = &self.job;
+        let source = &config.source[index];
+        let chain_split = match (source.kind, source.companion.first()) {
+            (Kind::CathChains | Kind::Structure | Kind::Cgdms, Some(split)) => {
+                Some(Arc::new(PublishedSplit::read(&data.join(split))?))
+            }
+            _ => None,
+        };
+        let context = Arc::new(Context {
+            source: source.clone(),
+            index,
+            lengths: (config.min_length, config.max_length),
+            ontology: self.ontology()?,
+            chain_split,
+            companions: source.companion.iter().map(|name| data.join(name)).collect(),
+        });
+        contexts.insert(index, Arc::downgrade(&context));
+        Ok(context)
+    }
+
+    /// Parses a unit, unless its claims are there.
+    fn parse(&self, unit: &Unit) -> Result<(), Error> {
+        if self.notes(unit).exists() {
+            tracing::info!(unit = unit.name, "parsed before");
+            return Ok(());
+        }
+        let started = Instant::now();
+        let context = self.context(unit.source)?;
+        let ledger = Arc::new(Ledger::default());
+        datasets::atomic_write::<Error>(&self.claims(unit), |file| {
+            let mut claims = Claims::new(file.try_clone()?, self.is_over.clone())?;
+            let files = source::files(&context.source).enumerate();
+            for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
+                let path = self.job.data.join(name);
+                let bar = self.bars.add(bar(&path));
+                let mut sink = Sink::new(context.clone(), file, ledger.clone(), claims);
+                source::read(&context, &path, bar.clone(), &mut sink)?;
+                claims = sink.finish()?;
+                bar.finish_and_clear();
+            }
+            claims.close()
+        })?;
+        // Last: who finds the notes finds the claims.
+        crate::work::write_json(&self.notes(unit), &ledger.take())?;
+        tracing::info!(unit = unit.name, seconds = started.elapsed().as_secs_f32(), "parsed");
+        Ok(())
+    }
+
+    /// [`Parser::parse`], for a plan: it sees the text of an error, and the first is kept.
+    fn run(&self, unit: &Unit) -> PlanResult<()> {
+        self.parse(unit).map_err(|error| {
+            let text = error.to_string();
+            self.failure().get_or_insert(error);
+            DataFusionError::Execution(text)
+        })
+    }
+
+    fn failure(&self) -> std::sync::MutexGuard<'_, Option<Error>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The source of the ontology; there is one at most.
+fn ontology_source(config: &Config) -> Option<usize> {
+    config.source.iter().position(|source| source.kind == Kind::Obo)
+}
+
+fn bar(path: &Path) -> ProgressBar {
+    let length = fs::metadata(path).map_or(0, |m| m.len());
+    let style = ProgressStyle::with_template("{msg:32!} {wide_bar} {bytes}/{total_bytes} {elapsed}");
+    let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(source::stem(path))
+}
+
+/// A file of claims that grows.
+pub(crate) struct Claims {
+    fields: Vec<FieldRef>,
+    writer: ArrowWriter<std::fs::File>,
+    /// That nobody waits for these any more.
+    is_over: Arc<AtomicBool>,
+}
+
+impl Claims {
+    fn new(file: std::fs::File, is_over: Arc<AtomicBool>) -> Result<Self, Error> {
+        let fields = Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?;
+        // They live for minutes: quick to write counts more than small.
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_max_row_group_row_count(Some(GROUP))
+            .build();
+        let schema = Arc::new(Schema::new(fields.clone()));
+        Ok(Self { fields, writer: ArrowWriter::try_new(file, schema, Some(properties))?, is_over })
+    }
+
+    /// Writes claims behind those that are there.
+    pub(crate) fn write(&mut self, claims: &[Claim]) -> Result<(), Error> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("another file of the recipe could not be read").into());
+        }
+        Ok(self.writer.write(&serde_arrow::to_record_batch(&self.fields, &claims)?)?)
+    }
+
+    fn close(self) -> Result<(), Error> {
+        self.writer.close()?;
+        Ok(())
+    }
+}
+
+/// The plan: a partition for every unit. Its rows are their names; what it is for lies in the folder then.
+#[derive(Clone)]
+pub(crate) struct Parse {
+    pub(crate) parser: Arc<Parser>,
+    pub(crate) units: Vec<Unit>,
+    properties: Arc<PlanProperties>,
+}
+
+impl Parse {
+    pub(crate) fn new(parser: Arc<Parser>, units: Vec<Unit>) -> Self {
+        let schema = Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)]));
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(units.len()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self { parser, units, properties: Arc::new(properties) }
+    }
+
+    /// The job of its parser.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn job(&self) -> &Job {
+        &self.parser.job
+    }
+}
+
+impl std::fmt::Debug for Parse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parse({} units)", self.units.len())
+    }
+}
+
+impl DisplayAs for Parse {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl ExecutionPlan for Parse {
+    fn name(&self) -> &str {
+        "Parse"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>,
+    ) -> PlanResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
+        let (parser, unit, schema) = (self.parser.clone(), self.units[partition].clone(), self.schema());
+        let batch_schema = schema.clone();
+        let rows = async move {
+            let _slot = parser.slots.acquire().await.expect("nobody closes it");
+            let name = StringArray::from(vec![unit.name.clone()]);
+            let working = parser.clone();
+            let parsed = tokio::task::spawn_blocking(move || working.run(&unit)).await;
+            parsed.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
+            Ok(RecordBatch::try_new(batch_schema, vec![Arc::new(name)])?)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(rows))))
+    }
+}
+
+/// What the sources say.
+pub(crate) struct Parsed {
+    /// Every claim.
+    pub(crate) claims: DataFrame,
+    /// The text of the ontology, if a source gives one.
+    pub(crate) ontology: Option<String>,
+    /// Names what all of it was made from: the same name, the same claims.
+    pub(crate) name: String,
+}
+
+/// Parses every source into claims under `staging`.
+///
+/// # Errors
+/// The first fault of a whole file.
+pub(crate) async fn parse(
+    engine: &Engine,
+    config: &Config,
+    data: &Path,
+    staging: &Path,
+    inputs: &[Vec<Fingerprint>],
+    ledger: &Ledger,
+) -> Result<Parsed, Error> {
+    let (ontology, text) = match ontology_source(config) {
+        None => (None, None),
+        Some(at) => {
+            let (ontology, text) = Ontology::read(data, &config.source[at].files, at, ledger)?;
+            (Some(Arc::new(ontology)), Some(text))
+        }
+    };
+    let units = units(config, inputs)?;
+    let job = Job { config: config.clone(), data: fs::canonicalize(data)?, staging: staging.to_owned() };
+    let parser = Arc::new(Parser::new(job, ontology, rayon::current_num_threads()));
+    remove_strangers(staging, &units)?;
+
+    let plan = Arc::new(Parse::new(parser.clone(), units.clone()));
+    let parsed: Result<Vec<RecordBatch>, Error> = match engine.run(plan).await {
+        Ok(rows) => rows.try_collect().await.map_err(Error::from),
+        Err(error) => Err(error),
+    };
+    if parsed.is_err() {
+        parser.is_over.store(true, Ordering::Relaxed);
+    }
+    if let Some(error) = parser.failure().take() {
+        return Err(error);
+    }
+    parsed?;
+    for unit in &units {
+        ledger.add(serde_json::from_slice::<Notes>(&fs::read(parser.notes(unit))?)?);
+    }
+    let schema: SchemaRef =
+        Arc::new(Schema::new(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?));
+    let options = ParquetReadOptions::default().schema(&schema);
+    let claims = engine.session.read_parquet(format!("{}/", staging.display()), options).await?;
+    let mut name = Sha256::new();
+    units.iter().for_each(|unit| name.update(&unit.name));
+    Ok(Parsed { claims, ontology: text, name: datasets::hex(&name.finalize()[..16]) })
+}
+
+/// Removes from the folder what a killed run has left and this one has no use for.
+fn remove_strangers(staging: &Path, units: &[Unit]) -> Result<(), Error> {
+    let known: BTreeSet<String> =
+        units.iter().flat_map(|unit| ["parquet", "json"].map(|end| format!("{}.{end}", unit.name))).collect();
+    for entry in fs::read_dir(staging)? {
+        let path = entry?.path();
+        if !path.file_name().is_some_and(|name| known.contains(&*name.to_string_lossy())) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::manifest;
+
+    /// Names and times of the files of claims after the folder was parsed.
+    fn parsed(data: &Path, staging: &Path) -> Result<BTreeMap<String, SystemTime>, Error> {
+        let source = |name: &str, files: &[&str]| serde_json::json!({ "name": name, "kind": "swissprot_fasta", "files": files, "licence": "none" });
+        let sources = [source("one", &["a.fasta", "b.fasta"]), source("or/two", &["c.fasta"])];
+        let config: Config = serde_json::from_value(serde_json::json!({ "source": sources })).unwrap();
+        let (engine, ledger) = (Engine::here(&config)?, Ledger::default());
+        let inputs = manifest::fingerprints(&config, data)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+        runtime.block_on(parse(&engine, &config, data, staging, &inputs, &ledger))?;
+        let (files, _) = ledger.close(&config, &inputs, &BTreeMap::new());
+        assert_eq!(files.iter().map(|file| file.rows_in).collect::<Vec<_>>(), [1, 2, 1]);
+        let files = fs::read_dir(staging)?.map(|file| file.unwrap().path());
+        let claims = files.filter(|path| path.extension().is_some_and(|end| end == "parquet"));
+        let timed = claims.map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs::metadata(path).unwrap().modified().unwrap())
+        });
+        Ok(timed.collect())
+    }
+
+    #[test]
+    fn a_unit_is_parsed_once_and_again_when_its_files_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let entry = |id: &str| format!(">sp|{id}|X_Y Thing OS=Beast OX=1\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIE\n");
+        fs::write(at("a.fasta"), entry("P00001")).unwrap();
+        fs::write(at("b.fasta"), entry("P00002") + &entry("P00003")).unwrap();
+        fs::write(at("c.fasta"), entry("P00004")).unwrap();
+        let staging = at("staging");
+        fs::create_dir(&staging).unwrap();
+        fs::write(staging.join(".left.parquet.1.tmp"), "half").unwrap();
+
+        let first = parsed(folder.path(), &staging).unwrap();
+        let sources: Vec<&str> = first.keys().map(|name| name.split('-').next().unwrap()).collect();
+        assert_eq!(
+            sources,
+            ["one", "or_two"],
+            "small files of a source are a unit, names of sources are free"
+        );
+        assert_eq!(fs::read_dir(&staging).unwrap().count(), 4, "what a killed run left is removed");
+        assert_eq!(parsed(folder.path(), &staging).unwrap(), first, "nothing is parsed again");
+
+        fs::write(at("c.fasta"), entry("P00005")).unwrap();
+        let changed = parsed(folder.path(), &staging).unwrap();
+        let same: Vec<&String> =
+            changed.keys().filter(|name| changed.get(*name) == first.get(*name)).collect();
+        assert_eq!((changed.len(), same.len()), (2, 1), "{first:?} {changed:?}");
+        assert!(same[0].starts_with("one-"));
+
+        fs::write(at("c.fasta"), "").unwrap();
+        assert!(parsed(folder.path(), &staging).is_err());
+    }
+}
