@@ -153,10 +153,11 @@ impl<'a> Proteins<'a> {
     ///
     /// Relatives are all pairs of them where the rule allows to look for all. Of more residues they are all relatives of
     /// the proteins that `matters` speaks of, and for the others what a cascade of levels leads to: every protein and its
-    /// centre, and all relatives among the centres.
-    pub fn clusters(&self, matters: impl Fn(usize) -> bool) -> Vec<usize> {
+    /// centre, and all relatives among the centres. `known`: pairs that are relatives, whatever the rule says.
+    pub fn clusters(&self, known: &[(usize, usize)], matters: impl Fn(usize) -> bool) -> Vec<usize> {
         let n = self.letters.len();
         let mut clusters = Components::new(n);
+        known.iter().for_each(|&(i, j)| clusters.join(i, j));
         let all = vec![true; n];
         if self.is_exhaustive() {
             self.join(&all, &all, &mut clusters);
@@ -345,7 +346,7 @@ mod tests {
         let mut across: Vec<_> = found.iter().copied().filter(is_across).map(turn).collect();
         across.sort_unstable();
         assert_eq!(proteins.relatives(left, right), across);
-        assert_eq!(proteins.clusters(|_| false), components(n, &found));
+        assert_eq!(proteins.clusters(&[], |_| false), components(n, &found));
         // Backwards, every protein is asked about in another order.
         let backward: Vec<&String> = sequences.iter().rev().collect();
         let turn = |(i, j): (usize, usize)| (n - 1 - j, n - 1 - i);
@@ -393,7 +394,7 @@ mod tests {
         let few = Proteins::new(&rule, &sequences);
         let matters = |i: usize| i % 5 == 4;
         assert!(all.is_exhaustive() && !few.is_exhaustive());
-        let (want, found) = (all.clusters(matters), few.clusters(matters));
+        let (want, found) = (all.clusters(&[], matters), few.clusters(&[], matters));
         assert!((0..115).all(|i| found[i] / 5 == i / 5));
         let n_alike = want.iter().zip(&found).filter(|(a, b)| a == b).count();
         assert!(n_alike >= 113, "{n_alike}");

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::config::Config;
+use crate::split::Kin;
 
 /// What was looked for, and the pairs of (held-out, training) protein ids that were found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,17 +30,20 @@ pub struct Audit {
     pub alike: Vec<(String, String)>,
     /// Pairs with a significant alignment, of the test sources that exclude them.
     pub homologs: Vec<(String, String)>,
+    /// Pairs that MMseqs2 holds for relatives, where a recipe asks it.
+    #[serde(default)]
+    pub mmseqs: Vec<(String, String)>,
 }
 
 impl Audit {
     /// Audits proteins by what they are, not by how the split was made. `published`: of every protein whether it is of a
-    /// published test set; `homologs`: [`crate::split::Kin::homologs`].
+    /// published test set.
     pub(crate) fn new(
         config: &Config,
         proteins: &[ProteinRow],
         sequences: &Proteins<'_>,
         published: &[bool],
-        homologs: &[(usize, usize)],
+        kin: &Kin,
     ) -> Self {
         let is_train = |i: usize| proteins[i].split == Split::Train;
         let is_held_out = |i: usize| matches!(proteins[i].split, Split::Valid | Split::Test);
@@ -53,6 +57,7 @@ impl Audit {
             (0..proteins.len()).filter(|&i| is_held_out(i)).filter_map(twin).collect::<Vec<_>>()
         };
         let is_searched = |i: usize| is_held_out(i) && (sequences.is_exhaustive() || published[i]);
+        let is_apart = |i: usize, j: usize| is_held_out(i) && is_train(j);
         let named = |pairs: Vec<(usize, usize)>| pairs.into_iter().map(|(i, j)| (id(i), id(j))).collect();
         Self {
             kinship: config.kinship.clone(),
@@ -62,7 +67,10 @@ impl Audit {
             exact: twins(|p| &p.sequence),
             cluster: twins(|p| &p.cluster),
             alike: named(sequences.relatives(is_searched, is_train)),
-            homologs: named(homologs.iter().copied().filter(|&(_, j)| is_train(j)).collect()),
+            homologs: named(kin.homologs.iter().copied().filter(|&(_, j)| is_train(j)).collect()),
+            mmseqs: named(
+                kin.mmseqs.iter().copied().filter(|&(i, j)| is_apart(i, j) || is_apart(j, i)).collect(),
+            ),
         }
     }
 
@@ -76,6 +84,7 @@ impl Audit {
             ("same cluster", &self.cluster),
             ("relatives", &self.alike),
             ("homologs", &self.homologs),
+            ("relatives by MMseqs2", &self.mmseqs),
         ];
         let n = kinds.iter().map(|(_, pairs)| pairs.len()).sum();
         if n == 0 {
@@ -90,9 +99,11 @@ impl Audit {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::dedup::ProteinClaim;
-    use crate::split::{self, Kin};
+    use crate::split;
 
     fn config(kinship: Kinship) -> Config {
         let mut source = crate::source::test_context(crate::Kind::SsCsv).source;
@@ -105,6 +116,7 @@ mod tests {
             test_fraction: 0.0,
             near_duplicates: None,
             memory_mib: 64,
+            mmseqs: None,
             source: vec![source],
         }
     }
@@ -123,9 +135,9 @@ mod tests {
         let far = "MRSVYLARQKQLSYVRTHFNKELDERIGMLEIQSPVISKI";
         let claims = vec![claim("a", far, false), claim("b", held, true)];
         let sequences = split::sequences(&config, &claims);
-        let kin = Kin::new(&config, &claims, &sequences);
+        let kin = Kin::new(&config, &claims, &sequences, Path::new("")).unwrap();
         let mut rows = split::split(&config, claims, &kin);
-        let audit = |rows: &[ProteinRow]| Audit::new(&config, rows, &sequences, &[true; 2], &kin.homologs);
+        let audit = |rows: &[ProteinRow]| Audit::new(&config, rows, &sequences, &[true; 2], &kin);
         assert_ne!(rows[0].cluster, rows[1].cluster);
         assert_eq!((rows[0].split, rows[1].split), (Split::Excluded, Split::Test));
         audit(&rows).pass().unwrap();
@@ -146,10 +158,11 @@ mod tests {
             split,
         };
         let (one, near, other) = ("MKTAYIAKQRQISFVKSHFSR", "MKTAYIAKQRQISFVKSHFSW", "GGDWECLNPHVTRAMEIYKSF");
-        let audit = |rows: &[ProteinRow; 2]| {
+        let audit_with = |kin: &Kin, rows: &[ProteinRow; 2]| {
             let sequences = rows.each_ref().map(|row| row.sequence.as_str());
-            Audit::new(&config, rows, &Proteins::new(&config.kinship, &sequences), &[true; 2], &[]).pass()
+            Audit::new(&config, rows, &Proteins::new(&config.kinship, &sequences), &[true; 2], kin).pass()
         };
+        let audit = |rows: &[ProteinRow; 2]| audit_with(&Kin::default(), rows);
         audit(&[row("a", one, "a", Split::Train), row("b", other, "b", Split::Test)]).unwrap();
         audit(&[row("a", one, "a", Split::Excluded), row("b", near, "a", Split::Test)]).unwrap();
         let leaks = [(one, "c"), (near, "c"), (other, "a")];
@@ -158,5 +171,9 @@ mod tests {
             let error = audit(&rows).unwrap_err().to_string();
             assert!(error.contains("b and a"), "{error}");
         }
+        let kin = Kin { mmseqs: vec![(0, 1)], ..Kin::default() };
+        let apart = [row("a", one, "a", Split::Train), row("b", other, "b", Split::Valid)];
+        let error = audit_with(&kin, &apart).unwrap_err().to_string();
+        assert!(error.contains("b and a (relatives by MMseqs2)") || error.contains("a and b"), "{error}");
     }
 }

@@ -23,6 +23,9 @@ pub struct Config {
     /// What makes two proteins relatives, which are kept together.
     #[serde(default)]
     pub kinship: Kinship,
+    /// The MMseqs2 program, whose relatives are kept together, too. It searches all with all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmseqs: Option<String>,
     /// Fraction of the free clusters in the validation part.
     #[serde(default = "default_valid_fraction")]
     pub valid_fraction: f64,
@@ -197,6 +200,7 @@ impl Config {
             valid_fraction: default_valid_fraction(),
             test_fraction: default_test_fraction(),
             near_duplicates: None,
+            mmseqs: None,
             memory_mib: default_memory_mib(),
             source,
         }

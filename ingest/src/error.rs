@@ -145,6 +145,16 @@ pub enum Error {
         /// The share of pairs that must be found.
         recall: f64,
     },
+    /// MMseqs2 that a recipe asks for.
+    #[error(
+        "{program}: {detail}\nhint: `ingest.mmseqs` names the MMseqs2 program (14 was used); install it, or leave the key out"
+    )]
+    Mmseqs {
+        /// The program.
+        program: String,
+        /// What it said.
+        detail: String,
+    },
     /// Proteins of training that are too close to held-out ones.
     #[error("leak: {n} pair(s) of a training and a held-out protein are alike, {}\nhint: a fault of the split; audit.json lists them all", .examples.join("; "))]
     Leak {

@@ -25,6 +25,7 @@ mod fasta;
 mod json;
 mod ledger;
 mod manifest;
+mod mmseqs;
 pub mod near;
 mod parse;
 pub mod publish;
@@ -123,11 +124,11 @@ async fn ingest(
 
     let published: Vec<bool> = proteins.iter().map(|protein| protein.test).collect();
     let sequences = split::sequences(config, &proteins);
-    let kin = async || Ok(split::Kin::new(config, &proteins, &sequences));
+    let kin = async || split::Kin::new(config, &proteins, &sequences, &work.mmseqs());
     let kin = work.kept(&kept("kin")?, kin).await?;
     let proteins = split::split(config, proteins, &kin);
     tracing::info!("split");
-    let audit = Audit::new(config, &proteins, &sequences, &published, &kin.homologs);
+    let audit = Audit::new(config, &proteins, &sequences, &published, &kin);
     drop((sequences, kin));
     tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "audited");
 

@@ -1,6 +1,7 @@
 //! Parts of the data, by cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use datasets::table::{ProteinRow, Split};
 use homology::Proteins;
@@ -9,23 +10,39 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::dedup::ProteinClaim;
+use crate::{Error, mmseqs};
 
 /// Who is kin among the proteins of the tables, whatever part they get: what takes long to find.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kin {
     /// Of every protein one that stands for its cluster.
-    cluster: Vec<usize>,
+    pub(crate) cluster: Vec<usize>,
     /// Pairs of a protein of a test set that asks for it and another that is of no test set, with a significant alignment.
     /// Everything is aligned with everything, which leaves nothing open: once for split and audit.
     pub(crate) homologs: Vec<(usize, usize)>,
+    /// Pairs that MMseqs2 holds for relatives, if the recipe asks it.
+    pub(crate) mmseqs: Vec<(usize, usize)>,
 }
 
 impl Kin {
-    /// `sequences`: those of the proteins.
-    pub(crate) fn new(config: &Config, proteins: &[ProteinClaim], sequences: &Proteins<'_>) -> Self {
+    /// `sequences`: those of the proteins; `place`: a folder for MMseqs2.
+    ///
+    /// # Errors
+    /// Those of [`mmseqs::relatives`].
+    pub(crate) fn new(
+        config: &Config,
+        proteins: &[ProteinClaim],
+        sequences: &Proteins<'_>,
+        place: &Path,
+    ) -> Result<Self, Error> {
+        let mmseqs = match &config.mmseqs {
+            Some(program) => mmseqs::relatives(program, &config.kinship, proteins, place)?,
+            None => vec![],
+        };
         let is_strict = |i: usize| config.excludes_homologs(&proteins[i].sources);
         let homologs = sequences.significant(is_strict, |j| !proteins[j].test);
-        Self { cluster: sequences.clusters(|i| proteins[i].test), homologs }
+        let cluster = sequences.clusters(&mmseqs, |i| proteins[i].test);
+        Ok(Self { cluster, homologs, mmseqs })
     }
 }
 

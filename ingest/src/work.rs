@@ -55,6 +55,11 @@ impl Work {
         self.folder.join("tables")
     }
 
+    /// Where MMseqs2 works.
+    pub(crate) fn mmseqs(&self) -> PathBuf {
+        self.folder.join("mmseqs")
+    }
+
     /// Makes an empty folder of the tables.
     pub(crate) fn empty_tables(&self) -> Result<(), Error> {
         fs::remove_dir_all(self.tables())?;

@@ -37,6 +37,18 @@ pub(crate) trait Number: Real {
     fn sigmoid(self) -> Self {
         Self::one() / (Self::one() + (-self).fast_exp())
     }
+
+    /// [`tile`], for one kind of number.
+    #[inline(always)]
+    fn tile<const R: usize, const W: usize>(
+        a: &[Self],
+        stride: usize,
+        depth: usize,
+        panel: &[Self],
+        column: usize,
+    ) -> [[Self; W]; R] {
+        narrow_tile(a, stride, depth, panel, column)
+    }
 }
 
 #[inline(always)]
@@ -117,6 +129,66 @@ impl Number for f32 {
     fn larger(self, other: Self) -> Self {
         if self > other { self } else { other }
     }
+
+    /// By hand where registers have 512 bits: of the loop the compiler makes registers of a column of eight rows, gathers
+    /// their numbers, and runs at a fifth of the speed.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn tile<const R: usize, const W: usize>(
+        a: &[f32],
+        stride: usize,
+        depth: usize,
+        panel: &[f32],
+        column: usize,
+    ) -> [[f32; W]; R] {
+        if W.is_multiple_of(WIDE) && wide_registers() {
+            // SAFETY: AVX-512 was detected.
+            return unsafe { wide_tile(a, stride, depth, panel, column) };
+        }
+        narrow_tile(a, stride, depth, panel, column)
+    }
+}
+
+/// f32 numbers of a register of 512 bits.
+#[cfg(target_arch = "x86_64")]
+const WIDE: usize = 16;
+
+/// [`tile`] in registers of 512 bits; `W` is a multiple of 16, at most 32.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn wide_tile<const R: usize, const W: usize>(
+    a: &[f32],
+    stride: usize,
+    depth: usize,
+    panel: &[f32],
+    column: usize,
+) -> [[f32; W]; R] {
+    use std::arch::x86_64::{
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &a[r * stride..r * stride + depth]);
+    let mut sums = [[_mm512_setzero_ps(); LANES / WIDE]; R];
+    for (k, b) in panel[..depth * LANES].chunks_exact(LANES).enumerate() {
+        for (v, b) in b[column..column + W].chunks_exact(WIDE).enumerate() {
+            // SAFETY: a chunk has 16 numbers.
+            let b = unsafe { _mm512_loadu_ps(b.as_ptr()) };
+            for r in 0..R {
+                // SAFETY: a row has `depth` numbers, the panel as many lines.
+                let x = _mm512_set1_ps(unsafe { *rows[r].get_unchecked(k) });
+                sums[r][v] = _mm512_fmadd_ps(x, b, sums[r][v]);
+            }
+        }
+    }
+    let mut numbers = [[0.0; W]; R];
+    for (numbers, sums) in numbers.iter_mut().zip(&sums) {
+        for (numbers, &sum) in numbers.chunks_exact_mut(WIDE).zip(sums) {
+            // SAFETY: a chunk has 16 numbers.
+            unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), sum) }
+        }
+    }
+    numbers
 }
 
 /// 1 / k!
@@ -231,6 +303,18 @@ pub(crate) fn wide_registers() -> bool {
 /// multiply-adds over ascending depth.
 #[inline(always)]
 pub(crate) fn tile<T: Number, const R: usize, const W: usize>(
+    a: &[T],
+    stride: usize,
+    depth: usize,
+    panel: &[T],
+    column: usize,
+) -> [[T; W]; R] {
+    T::tile(a, stride, depth, panel, column)
+}
+
+/// [`tile`] as a loop.
+#[inline(always)]
+fn narrow_tile<T: Number, const R: usize, const W: usize>(
     a: &[T],
     stride: usize,
     depth: usize,
