@@ -17,10 +17,10 @@ impl Drop for Process {
     }
 }
 
-fn start(arguments: &[&str]) -> Process {
+/// Starts the program; what it says goes to `said`.
+fn start(arguments: &[&str], said: Stdio) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peptalk"));
-    command.args(["--threads", "2"]).args(arguments);
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(["--threads", "2"]).args(arguments).stdout(Stdio::null()).stderr(said);
     Process(command.spawn().unwrap())
 }
 
@@ -30,13 +30,13 @@ fn address() -> String {
 
 fn executor(scheduler: &str, work: &Path) -> Process {
     let (work, bind) = (work.display().to_string(), address());
-    start(&["cluster", "executor", "--scheduler", scheduler, "--bind", &bind, "--work", &work])
+    start(&["cluster", "executor", "--scheduler", scheduler, "--bind", &bind, "--work", &work], Stdio::null())
 }
 
 fn ingest(data: &Path, out: &Path, more: &[&str]) -> Process {
     let (data, out) = (data.display().to_string(), out.display().to_string());
     let recipe = root().join("recipes/quickstart.toml").display().to_string();
-    start(&[&["ingest", "--config", &recipe, "--data", &data, "--out", &out], more].concat())
+    start(&[&["ingest", "--config", &recipe, "--data", &data, "--out", &out], more].concat(), Stdio::piped())
 }
 
 /// What an ingest said, and whether it ended well.
@@ -50,7 +50,7 @@ fn end(mut ingest: Process) -> (bool, String) {
 fn executors_make_the_bytes_of_one_process() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
-    datasets::world::write(&datasets::world::Config { seed: 7, n_proteins: 400 }, &at("data")).unwrap();
+    datasets::world::write(&datasets::world::Config { seed: 7, n_proteins: 97 }, &at("data")).unwrap();
     let (well, said) = end(ingest(&at("data"), &at("here"), &[]));
     assert!(well, "{said}");
     let want = contents(&at("here"));
@@ -60,7 +60,7 @@ fn executors_make_the_bytes_of_one_process() {
     let (well, said) = end(ingest(&at("data"), &at("nobody"), &on_cluster));
     assert!(!well && said.contains("hint:"), "{said}");
 
-    let _scheduler = start(&["cluster", "scheduler", "--bind", &scheduler]);
+    let _scheduler = start(&["cluster", "scheduler", "--bind", &scheduler], Stdio::null());
     while TcpStream::connect(&scheduler).is_err() {
         std::thread::sleep(Duration::from_millis(20));
     }

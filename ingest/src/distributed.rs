@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ballista_core::config::TaskSchedulingPolicy;
+use ballista_core::error::BallistaError;
 use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt;
 use ballista_core::serde::BallistaPhysicalExtensionCodec;
@@ -24,13 +26,14 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use datafusion_proto::protobuf::PhysicalPlanNode;
-use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::parse::{Job, Parse, Parser, Unit};
+use crate::parse::{Job, Parse, Parser};
 
 /// An executor of which nothing was heard for so long is dead.
 pub const TIMEOUT_SECONDS: u64 = 20;
+/// Executors ask for work, so that nobody needs a way to them but those that fetch what they have made.
+const POLICY: TaskSchedulingPolicy = TaskSchedulingPolicy::PullStaged;
 /// Partitions of a plan: stages have as many tasks at most.
 const PARTITIONS: usize = 16;
 /// Largest message: a plan holds the places of the records that it keeps, eight bytes each.
@@ -38,13 +41,14 @@ const MESSAGE: usize = 1 << 30;
 
 /// Where plans are sent.
 pub(crate) struct Cluster {
-    scheduler: String,
+    /// `HOST:PORT` of the scheduler.
+    address: String,
 }
 
 impl Cluster {
     /// The cluster of the scheduler at `HOST:PORT`.
     pub(crate) fn new(address: &str) -> Self {
-        Self { scheduler: format!("http://{address}") }
+        Self { address: address.to_owned() }
     }
 
     /// What plans for a cluster are made with.
@@ -62,16 +66,21 @@ impl Cluster {
         session: &SessionContext,
     ) -> Result<SendableRecordBatchStream, Error> {
         let config = session.copied_config();
-        Ok(execute_physical_plan::<PhysicalPlanNode>(
-            self.scheduler.clone(),
+        execute_physical_plan::<PhysicalPlanNode>(
+            format!("http://{}", self.address),
             &config.ballista_config(),
             plan,
             &Codec::default(),
             session.session_id(),
             config,
         )
-        .await?)
+        .await
+        .map_err(|error| fault(&self.address, error))
     }
+}
+
+fn fault(address: &str, error: impl std::fmt::Display) -> Error {
+    Error::Cluster { address: address.to_owned(), detail: error.to_string() }
 }
 
 /// Hands out stages of plans to executors, until the process ends.
@@ -82,6 +91,7 @@ pub fn scheduler(bind: SocketAddr) -> Result<(), Error> {
     let config = SchedulerConfig {
         bind_host: bind.ip().to_string(),
         bind_port: bind.port(),
+        scheduling_policy: POLICY,
         external_host: bind.ip().to_string(),
         executor_timeout_seconds: TIMEOUT_SECONDS,
         expire_dead_executor_interval_seconds: TIMEOUT_SECONDS / 4,
@@ -93,10 +103,11 @@ pub fn scheduler(bind: SocketAddr) -> Result<(), Error> {
         override_physical_codec: Some(Arc::new(Codec::default())),
         ..SchedulerConfig::default()
     };
-    runtime()?.block_on(async move {
+    let ended: Result<(), BallistaError> = runtime()?.block_on(async move {
         let cluster = BallistaCluster::new_from_config(&config).await?;
-        Ok(start_server(cluster, bind, Arc::new(config)).await?)
-    })
+        start_server(cluster, bind, Arc::new(config)).await
+    });
+    ended.map_err(|error| fault(&bind.to_string(), error))
 }
 
 /// Runs stages of plans, as many at once as rayon has threads, until the process ends.
@@ -118,6 +129,8 @@ pub fn executor(
         bind_host: bind.ip().to_string(),
         external_host: Some(host.to_owned()),
         port: bind.port(),
+        task_scheduling_policy: POLICY,
+        executor_heartbeat_interval_seconds: TIMEOUT_SECONDS / 4,
         scheduler_host: scheduler.0.to_owned(),
         scheduler_port: scheduler.1,
         scheduler_connect_timeout_seconds: 30,
@@ -130,7 +143,8 @@ pub fn executor(
         override_physical_codec: Some(Arc::new(Codec::default())),
         ..ExecutorProcessConfig::default()
     };
-    Ok(runtime()?.block_on(start_executor_process(Arc::new(config)))?)
+    let ended = runtime()?.block_on(start_executor_process(Arc::new(config)));
+    ended.map_err(|error| fault(&format!("{}:{}", scheduler.0, scheduler.1), error))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
@@ -154,12 +168,6 @@ impl std::fmt::Debug for Codec {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Message<J> {
-    job: J,
-    units: Vec<Unit>,
-}
-
 fn in_plan(error: serde_json::Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
@@ -175,18 +183,20 @@ impl PhysicalExtensionCodec for Codec {
         let Some(ours) = buffer.strip_prefix(MAGIC) else {
             return self.ballista.try_decode(buffer, inputs, context, converter);
         };
-        let Message { job, units } = serde_json::from_slice::<Message<Job>>(ours).map_err(in_plan)?;
-        let key = serde_json::to_vec(&job).map_err(in_plan)?;
+        let [units] = inputs else {
+            return Err(DataFusionError::Internal(format!("Parse has {} inputs", inputs.len())));
+        };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let parser = match &*last {
-            Some((known, parser)) if *known == key => parser.clone(),
+            Some((known, parser)) if known == ours => parser.clone(),
             _ => {
+                let job: Job = serde_json::from_slice(ours).map_err(in_plan)?;
                 let parser = Arc::new(Parser::elsewhere(job));
-                *last = Some((key, parser.clone()));
+                *last = Some((ours.to_owned(), parser.clone()));
                 parser
             }
         };
-        Ok(Arc::new(Parse::new(parser, units)))
+        Ok(Arc::new(Parse::new(parser, units.clone())))
     }
 
     fn try_encode(
@@ -199,7 +209,6 @@ impl PhysicalExtensionCodec for Codec {
             return self.ballista.try_encode(node, buffer, converter);
         };
         buffer.extend_from_slice(MAGIC);
-        let message = Message { job: parse.job(), units: parse.units.clone() };
-        serde_json::to_writer(buffer, &message).map_err(in_plan)
+        serde_json::to_writer(buffer, parse.job()).map_err(in_plan)
     }
 }

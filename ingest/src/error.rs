@@ -172,9 +172,14 @@ pub enum Error {
     /// The machines that plans are sent to.
     #[cfg(feature = "ballista")]
     #[error(
-        "the cluster failed: {0}\nhint: `peptalk cluster scheduler` must run, and one `peptalk cluster executor` at least"
+        "the cluster of {address}: {detail}\nhint: `peptalk cluster scheduler` must run there, and an executor at least"
     )]
-    Cluster(#[from] ballista_core::error::BallistaError),
+    Cluster {
+        /// The scheduler.
+        address: String,
+        /// What went wrong.
+        detail: String,
+    },
     /// Tables.
     #[error(transparent)]
     Table(#[from] datasets::Error),

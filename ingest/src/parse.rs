@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use arrow::array::StringArray;
+use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::dataframe::DataFrame;
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -210,9 +211,10 @@ impl Parser {
         Ok(())
     }
 
-    /// [`Parser::parse`], for a plan: it sees the text of an error, and the first is kept.
-    fn run(&self, unit: &Unit) -> PlanResult<()> {
-        self.parse(unit).map_err(|error| {
+    /// [`Parser::parse`], for a plan: it gives the unit as JSON and sees the text of an error; the first is kept.
+    fn run(&self, unit: &str) -> PlanResult<()> {
+        let parsed = serde_json::from_str(unit).map_err(Error::from).and_then(|unit| self.parse(&unit));
+        parsed.map_err(|error| {
             let text = error.to_string();
             self.failure().get_or_insert(error);
             DataFusionError::Execution(text)
@@ -270,24 +272,35 @@ impl Claims {
     }
 }
 
-/// The plan: a partition for every unit. Its rows are their names; what it is for lies in the folder then.
-#[derive(Clone)]
+/// The operator: parses the units that its input names, one in each partition, and hands their names on. What it is for lies
+/// in the folder then. (A leaf would be shorter, but of these Ballista cuts only those that it knows into tasks.)
 pub(crate) struct Parse {
     pub(crate) parser: Arc<Parser>,
-    pub(crate) units: Vec<Unit>,
+    units: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl Parse {
-    pub(crate) fn new(parser: Arc<Parser>, units: Vec<Unit>) -> Self {
-        let schema = Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)]));
+    /// `units`: a column of them as JSON.
+    pub(crate) fn new(parser: Arc<Parser>, units: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(units.len()),
+            EquivalenceProperties::new(units.schema()),
+            Partitioning::UnknownPartitioning(units.properties().output_partitioning().partition_count()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
         Self { parser, units, properties: Arc::new(properties) }
+    }
+
+    /// A plan of all these units.
+    fn all(parser: Arc<Parser>, units: &[Unit]) -> Result<Self, Error> {
+        let schema = Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)]));
+        let partition = |unit: &Unit| -> Result<Vec<RecordBatch>, Error> {
+            let text = StringArray::from(vec![serde_json::to_string(unit)?]);
+            Ok(vec![RecordBatch::try_new(schema.clone(), vec![Arc::new(text)])?])
+        };
+        let partitions: Vec<_> = units.iter().map(partition).collect::<Result<_, _>>()?;
+        Ok(Self::new(parser, MemorySourceConfig::try_new_exec(&partitions, schema, None)?))
     }
 
     /// The job of its parser.
@@ -299,13 +312,13 @@ impl Parse {
 
 impl std::fmt::Debug for Parse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Parse({} units)", self.units.len())
+        f.write_str("Parse")
     }
 }
 
 impl DisplayAs for Parse {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+        f.write_str("Parse")
     }
 }
 
@@ -319,7 +332,7 @@ impl ExecutionPlan for Parse {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![]
+        vec![&self.units]
     }
 
     fn apply_expressions(
@@ -331,31 +344,43 @@ impl ExecutionPlan for Parse {
 
     fn replace_children(
         self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
+        let units =
+            children.pop().ok_or_else(|| DataFusionError::Internal("Parse needs its units".into()))?;
+        Ok(Arc::new(Self::new(self.parser.clone(), units)))
     }
 
     fn with_new_children(
         self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
+        let units =
+            children.pop().ok_or_else(|| DataFusionError::Internal("Parse needs its units".into()))?;
+        Ok(Arc::new(Self::new(self.parser.clone(), units)))
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
-        let (parser, unit, schema) = (self.parser.clone(), self.units[partition].clone(), self.schema());
-        let batch_schema = schema.clone();
-        let rows = async move {
-            let _slot = parser.slots.acquire().await.expect("nobody closes it");
-            let name = StringArray::from(vec![unit.name.clone()]);
-            let working = parser.clone();
-            let parsed = tokio::task::spawn_blocking(move || working.run(&unit)).await;
-            parsed.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
-            Ok(RecordBatch::try_new(batch_schema, vec![Arc::new(name)])?)
-        };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(rows))))
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
+        let parser = self.parser.clone();
+        let rows = self.units.execute(partition, context)?.and_then(move |names| {
+            let parser = parser.clone();
+            async move {
+                let _slot = parser.slots.acquire().await.expect("nobody closes it");
+                let working = parser.clone();
+                let parsed = tokio::task::spawn_blocking(move || {
+                    names
+                        .column(0)
+                        .as_string::<i32>()
+                        .iter()
+                        .flatten()
+                        .try_for_each(|unit| working.run(unit))?;
+                    Ok(names)
+                });
+                parsed.await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 }
 
@@ -393,7 +418,7 @@ pub(crate) async fn parse(
     let parser = Arc::new(Parser::new(job, ontology, rayon::current_num_threads()));
     remove_strangers(staging, &units)?;
 
-    let plan = Arc::new(Parse::new(parser.clone(), units.clone()));
+    let plan = Arc::new(Parse::all(parser.clone(), &units)?);
     let parsed: Result<Vec<RecordBatch>, Error> = match engine.run(plan).await {
         Ok(rows) => rows.try_collect().await.map_err(Error::from),
         Err(error) => Err(error),
