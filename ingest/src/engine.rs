@@ -47,6 +47,8 @@ impl Engine {
         // serde_arrow reads plain strings; views would only be cast back.
         session.options_mut().execution.parquet.schema_force_view_types = false;
         session.options_mut().execution.collect_statistics = false;
+        // A row may hold a backbone of 12 KB: a sort must find room for a batch and a copy of it.
+        session = session.with_batch_size(2_048);
         Ok(Self {
             session: SessionContext::new_with_config_rt(session, runtime),
             #[cfg(feature = "ballista")]
