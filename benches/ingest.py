@@ -23,7 +23,9 @@ import subprocess
 import sys
 import time
 
-RECIPE = """[ingest]
+RECIPE = """name = "made-up"
+seed = 1
+[ingest]
 [[ingest.source]]
 name = "made_up"
 kind = "mol_instructions"
@@ -123,14 +125,15 @@ def run(how, folder):
         text=True,
         env={**os.environ, "POLARS_MAX_THREADS": "2"},
     )
-    distinct = None
+    distinct, said = None, []
     for line in process.stderr:
+        said.append(line)
         if " deduplicated" in re.sub(r"\x1b\[\d+m", "", line):
             with open(f"/proc/{process.pid}/stat") as stat:
                 ticks = stat.read().rpartition(")")[2].split()[11:13]
             distinct = time.monotonic() - begin, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
     _, status, used = os.wait4(process.pid, 0)
-    assert status == 0, how
+    assert status == 0, "".join(said[-20:])
     whole = time.monotonic() - begin, used.ru_utime + used.ru_stime
     return *(distinct or whole), *whole, used.ru_maxrss / 1024
 

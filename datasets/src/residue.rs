@@ -57,16 +57,45 @@ pub enum SequenceError {
 pub fn normalise(text: &str) -> Result<String, SequenceError> {
     let trimmed = text.trim().trim_end_matches('*');
     let mut out = String::with_capacity(trimmed.len());
-    for (at, c) in trimmed.chars().enumerate() {
-        match c.to_ascii_uppercase() {
-            ' ' | '\t' | '\r' | '\n' | '-' | '.' => {}
-            '*' | 'J' => out.push('X'),
-            u if u.is_ascii() && LETTERS.contains(&(u as u8)) => out.push(u),
-            _ => return Err(SequenceError::Letter { letter: c, position: at + 1 }),
+    for (at, byte) in trimmed.bytes().enumerate() {
+        match NORMAL[usize::from(byte)] {
+            BLANK => {}
+            WRONG => {
+                let position = trimmed[..at].chars().count() + 1;
+                let letter = trimmed[at..].chars().next().unwrap_or_default();
+                return Err(SequenceError::Letter { letter, position });
+            }
+            letter => out.push(char::from(letter)),
         }
     }
     if out.is_empty() { Err(SequenceError::Empty) } else { Ok(out) }
 }
+
+/// What [`normalise`] leaves out, and what it refuses.
+const BLANK: u8 = 0;
+const WRONG: u8 = 1;
+/// What every byte of a sequence becomes.
+const NORMAL: [u8; 256] = {
+    let mut normal = [WRONG; 256];
+    let mut i = 0;
+    while i < LETTERS.len() {
+        normal[LETTERS[i] as usize] = LETTERS[i];
+        normal[LETTERS[i].to_ascii_lowercase() as usize] = LETTERS[i];
+        i += 1;
+    }
+    let (blanks, unknown) = (b" \t\r\n-.", b"*Jj");
+    i = 0;
+    while i < blanks.len() {
+        normal[blanks[i] as usize] = BLANK;
+        i += 1;
+    }
+    i = 0;
+    while i < unknown.len() {
+        normal[unknown[i] as usize] = b'X';
+        i += 1;
+    }
+    normal
+};
 
 /// The id of a protein: the first 128 bits of the SHA-256 of its normalised sequence, 32 hex digits.
 pub fn protein_id(sequence: &str) -> String {
@@ -83,6 +112,11 @@ mod tests {
         assert_eq!(normalise("MK*TJ").unwrap(), "MKXTX");
         assert_eq!(normalise("***"), Err(SequenceError::Empty));
         assert_eq!(normalise("MK1T"), Err(SequenceError::Letter { letter: '1', position: 3 }));
+        assert_eq!(
+            normalise("M-\u{e9}\u{df}T"),
+            Err(SequenceError::Letter { letter: '\u{e9}', position: 3 })
+        );
+        assert_eq!(normalise("M\u{0}"), Err(SequenceError::Letter { letter: '\0', position: 2 }));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Cleaning of texts: what is removed from `raw_text` to make `text`.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -18,7 +19,6 @@ static CITATION: LazyLock<Regex> = LazyLock::new(|| {
         r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+",
     )
 });
-static BLANKS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+"));
 static OPENERS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
     [
         // "An analysis of the protein sequence reveals that ...: ": a sentence about the question, up to the colon.
@@ -36,11 +36,21 @@ static OPENERS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
 
 /// Folds every run of white space to one blank and trims.
 pub(crate) fn fold(text: &str) -> String {
-    BLANKS.replace_all(text.trim(), " ").into_owned()
+    let mut folded = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !folded.is_empty() {
+            folded.push(' ');
+        }
+        folded.push_str(word);
+    }
+    folded
 }
 
 /// The evidence codes of a text, sorted, each once.
 pub(crate) fn evidence(text: &str) -> Vec<String> {
+    if !text.contains("ECO:") {
+        return vec![];
+    }
     let mut codes: Vec<String> = EVIDENCE_CODE.find_iter(text).map(|m| m.as_str().to_owned()).collect();
     codes.sort();
     codes.dedup();
@@ -49,9 +59,16 @@ pub(crate) fn evidence(text: &str) -> Vec<String> {
 
 /// Removes evidence blocks, PubMed and MIM references, folds white space and closes the gaps that are left.
 pub(crate) fn without_codes(text: &str) -> String {
-    let text = EVIDENCE_BLOCK.replace_all(text, "");
-    let text = CITATION.replace_all(&text, "");
-    let text = replaced(text.into_owned(), &[("()", ""), ("[]", "")]);
+    // Most texts hold none of these, and to look for a word is quicker than to look for a pattern.
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let mut bare = Cow::Borrowed(text);
+    if has(&["{ECO:"]) {
+        bare = EVIDENCE_BLOCK.replace_all(text, "").into_owned().into();
+    }
+    if has(&["Ref.", "PubMed:", "MIM:"]) {
+        bare = CITATION.replace_all(&bare, "").into_owned().into();
+    }
+    let text = replaced(bare.into_owned(), &[("()", ""), ("[]", "")]);
     let text = replaced(fold(&text), &[(" .", "."), (" ,", ","), (" ;", ";"), ("..", ".")]);
     text.trim_matches(|c: char| c == ';' || c.is_whitespace()).to_owned()
 }

@@ -225,5 +225,9 @@ impl Ledger {
 
 /// The beginning of a record's text, as much as the quarantine keeps.
 pub(crate) fn cut(raw: &str) -> String {
-    raw.chars().take(LONGEST_RAW).collect()
+    if raw.len() <= LONGEST_RAW {
+        return raw.to_owned();
+    }
+    let end = raw.char_indices().nth(LONGEST_RAW).map_or(raw.len(), |(at, _)| at);
+    raw[..end].to_owned()
 }
