@@ -23,6 +23,7 @@ pub mod world;
 
 use std::io::Read;
 use std::path::Path;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -41,7 +42,9 @@ pub fn atomic_write<E: From<std::io::Error>>(
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    // Not by the process alone: on a shared disk there may be another machine's with the same number.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let temporary = folder.join(format!(".{name}.{}-{now:x}.tmp", std::process::id()));
     let mut file = fs_err::File::create(&temporary)?.into_parts().0;
     let result = write(&mut file).and_then(|()| Ok(file.sync_all()?));
     drop(file);
