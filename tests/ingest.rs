@@ -36,57 +36,6 @@ fn a_full_disk_leaves_the_last_good_tables() {
     assert_eq!(fs_err::read_dir(folder.path().join("out")).unwrap().count(), 1, "temporary files stay");
 }
 
-/// An ingest that is killed after each of its stages: the next one uses what was made, and ends in the same bytes.
-#[test]
-#[cfg(unix)]
-fn a_killed_ingest_goes_on_where_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    world(folder.path(), 97);
-    let start = |out: &Path| {
-        let mut ingest = std::process::Command::new(env!("CARGO_BIN_EXE_peptalk"));
-        ingest.args(["--threads", "1", "ingest", "--config"]).arg(root().join("recipes/quickstart.toml"));
-        ingest.arg("--data").arg(folder.path()).arg("--out").arg(out);
-        ingest.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
-    };
-    let finish = |out: &Path| {
-        let done = start(out).wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "{said}");
-        (said, contents(out))
-    };
-    let (said, want) = finish(&folder.path().join("whole"));
-    assert!(!said.contains("before"), "{said}");
-
-    for (made, word) in [
-        ("staging/swissprot", "parsed before"),
-        ("kept/relations", "made before"),
-        ("kept/kin", "made before"),
-    ] {
-        let out = folder.path().join(made);
-        let name = out.file_name().unwrap().to_string_lossy().into_owned();
-        let begun = out.with_file_name(format!(".{name}.ingest"));
-        let is_made = || {
-            let files = fs_err::read_dir(begun.join(made).parent().unwrap()).into_iter().flatten();
-            files.flatten().any(|file| {
-                let file = file.file_name().to_string_lossy().into_owned();
-                file.starts_with(&name) && file.ends_with(".json")
-            })
-        };
-        let mut killed = start(&out);
-        while !is_made() {
-            assert!(killed.try_wait().unwrap().is_none(), "{made}: the program was over before");
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        killed.kill().unwrap();
-        killed.wait().unwrap();
-        assert!(!out.exists(), "{made}: the program was killed too late");
-        let (said, got) = finish(&out);
-        assert!(said.contains(word) && said.contains(&name), "{made}: {said}");
-        assert!(got == want, "{made}: other bytes");
-        assert!(!begun.exists());
-    }
-}
-
 #[test]
 fn real_files_are_accounted_for() {
     let Some(data) = shared("data") else { return };

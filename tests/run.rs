@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::kit::{contents, peptalk, run, shared};
+use crate::kit::{contents, peptalk, root, run, shared};
 
 /// The embedded recipe, made so small that it takes seconds.
 const TINY: &[&str] = &[
@@ -202,4 +202,44 @@ fn a_stage_on_its_own_is_the_stage_of_the_run(whole: &Path, out: &Path) {
     let args = ["eval", "ss", "--config", &config, "--tables", &tables, "--model", &alone, "--out", &report];
     let (code, page, err) = run(&args);
     assert!(code == 0 && page.contains("report.html"), "{err}");
+}
+
+/// An ingest that is killed after each of its stages: the next one uses what was made, and ends in the same bytes.
+#[test]
+fn a_killed_ingest_goes_on_where_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    datasets::world::write(&datasets::world::Config { seed: 7, n_proteins: 97 }, place.path()).unwrap();
+    let quickstart = root().join("recipes/quickstart.toml");
+    let ingest: Recipe =
+        vec!["ingest".into(), "--config".into(), quickstart.into(), "--data".into(), place.path().into()];
+    let finish = |out: &Path| {
+        let done = peptalk().env("PEPTALK_LOG", "info").args(&ingest).arg("--out").arg(out).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{said}");
+        (said, contents(out))
+    };
+    let (said, want) = finish(&place.path().join("whole"));
+    assert!(!said.contains("before"), "{said}");
+
+    for (made, word) in [
+        ("staging/swissprot", "parsed before"),
+        ("kept/relations", "made before"),
+        ("kept/kin", "made before"),
+    ] {
+        let (stage, name) = made.split_once('/').unwrap();
+        let out = place.path().join(made);
+        let begun = out.with_file_name(format!(".{name}.ingest"));
+        let is_made = |_: Duration| {
+            let files = fs_err::read_dir(begun.join(stage)).into_iter().flatten().flatten();
+            files
+                .map(|file| file.file_name().to_string_lossy().into_owned())
+                .any(|file| file.starts_with(name) && file.ends_with(".json"))
+        };
+        assert!(kill_when(&ingest, &out, is_made), "{made}: the program was over before");
+        assert!(!out.exists(), "{made}: the program was killed too late");
+        let (said, got) = finish(&out);
+        assert!(said.contains(word) && said.contains(name), "{made}: {said}");
+        assert!(got == want, "{made}: other bytes");
+        assert!(!begun.exists());
+    }
 }

@@ -76,26 +76,24 @@ const BLANK: u8 = 0;
 const WRONG: u8 = 1;
 /// What every byte of a sequence becomes.
 const NORMAL: [u8; 256] = {
-    let mut normal = [WRONG; 256];
+    let mut normal = became(became([WRONG; 256], b" \t\r\n-.", BLANK), b"*Jj", b'X');
     let mut i = 0;
     while i < LETTERS.len() {
-        normal[LETTERS[i] as usize] = LETTERS[i];
-        normal[LETTERS[i].to_ascii_lowercase() as usize] = LETTERS[i];
-        i += 1;
-    }
-    let (blanks, unknown) = (b" \t\r\n-.", b"*Jj");
-    i = 0;
-    while i < blanks.len() {
-        normal[blanks[i] as usize] = BLANK;
-        i += 1;
-    }
-    i = 0;
-    while i < unknown.len() {
-        normal[unknown[i] as usize] = b'X';
+        normal = became(normal, &[LETTERS[i], LETTERS[i].to_ascii_lowercase()], LETTERS[i]);
         i += 1;
     }
     normal
 };
+
+/// The table with another entry for some bytes.
+const fn became(mut table: [u8; 256], bytes: &[u8], entry: u8) -> [u8; 256] {
+    let mut i = 0;
+    while i < bytes.len() {
+        table[bytes[i] as usize] = entry;
+        i += 1;
+    }
+    table
+}
 
 /// The id of a protein: the first 128 bits of the SHA-256 of its normalised sequence, 32 hex digits.
 pub fn protein_id(sequence: &str) -> String {

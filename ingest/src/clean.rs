@@ -63,7 +63,7 @@ pub(crate) fn without_codes(text: &str) -> String {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let mut bare = Cow::Borrowed(text);
     if has(&["{ECO:"]) {
-        bare = EVIDENCE_BLOCK.replace_all(text, "").into_owned().into();
+        bare = EVIDENCE_BLOCK.replace_all(text, "");
     }
     if has(&["Ref.", "PubMed:", "MIM:"]) {
         bare = CITATION.replace_all(&bare, "").into_owned().into();

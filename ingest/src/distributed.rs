@@ -70,7 +70,7 @@ impl Cluster {
             format!("http://{}", self.address),
             &config.ballista_config(),
             plan,
-            &Codec::default(),
+            config.ballista_physical_extension_codec().as_ref(),
             session.session_id(),
             config,
         )

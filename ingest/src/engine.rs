@@ -34,7 +34,7 @@ impl Engine {
     /// An engine on the cluster of this scheduler.
     #[cfg(feature = "ballista")]
     pub(crate) fn on_cluster(scheduler: &str) -> Self {
-        let session = SessionContext::new_with_config(Cluster::session());
+        let session = SessionContext::new_with_config(tuned(Cluster::session()));
         Self { session, cluster: Some(Cluster::new(scheduler)) }
     }
 
@@ -43,14 +43,9 @@ impl Engine {
         // Shared fairly: a sort that came first must spill before one that came later fails.
         let pool = Arc::new(FairSpillPool::new(config.memory_mib << 20));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
-        let mut session = SessionConfig::new().with_target_partitions(rayon::current_num_threads());
-        // serde_arrow reads plain strings; views would only be cast back.
-        session.options_mut().execution.parquet.schema_force_view_types = false;
-        session.options_mut().execution.collect_statistics = false;
-        // A row may hold a backbone of 12 KB: a sort must find room for a batch and a copy of it.
-        session = session.with_batch_size(2_048);
+        let session = SessionConfig::new().with_target_partitions(rayon::current_num_threads());
         Ok(Self {
-            session: SessionContext::new_with_config_rt(session, runtime),
+            session: SessionContext::new_with_config_rt(tuned(session), runtime),
             #[cfg(feature = "ballista")]
             cluster: None,
         })
@@ -117,4 +112,13 @@ impl Engine {
         let batch = RecordBatch::try_new(schema, vec![array])?;
         Ok(self.session.read_batch(batch)?.join(rows, how, &["number"], &[column], None)?)
     }
+}
+
+/// What suits our rows, wherever plans run.
+fn tuned(mut session: SessionConfig) -> SessionConfig {
+    // serde_arrow reads plain strings; views would only be cast back.
+    session.options_mut().execution.parquet.schema_force_view_types = false;
+    session.options_mut().execution.collect_statistics = false;
+    // A row may hold a backbone of 12 KB: a sort must find room for a batch and a copy of it.
+    session.with_batch_size(2_048)
 }

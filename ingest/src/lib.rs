@@ -108,24 +108,22 @@ async fn ingest(
     tracing::info!("parsed");
 
     // What is made from the same claims by the same rules need not be made again after a run that was killed.
-    let kept = |what: &str| -> Result<String, Error> {
-        let rules = Sha256::digest(serde_json::to_vec(config)?);
-        Ok(format!("{what}-{}-{}", parsed.name, datasets::hex(&rules[..8])))
-    };
+    let rules = Sha256::digest(serde_json::to_vec(config)?);
+    let made_of = format!("{}-{}", parsed.name, datasets::hex(&rules[..8]));
     let tables = work.tables();
     let relate = async || {
         work.empty_tables()?;
         dedup::relate(engine, config, parsed.claims, &tables).await
     };
     let dedup::Relations { proteins, pairs, rows, claimed, notes } =
-        work.kept(&kept("relations")?, relate).await?;
+        work.kept(&format!("relations-{made_of}"), relate).await?;
     ledger.add(notes);
     tracing::info!(proteins = proteins.len(), "deduplicated");
 
     let published: Vec<bool> = proteins.iter().map(|protein| protein.test).collect();
     let sequences = split::sequences(config, &proteins);
     let kin = async || split::Kin::new(config, &proteins, &sequences, &work.mmseqs());
-    let kin = work.kept(&kept("kin")?, kin).await?;
+    let kin = work.kept(&format!("kin-{made_of}"), kin).await?;
     let proteins = split::split(config, proteins, &kin);
     tracing::info!("split");
     let audit = Audit::new(config, &proteins, &sequences, &published, &kin);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use arrow::array::{AsArray, StringArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::dataframe::DataFrame;
@@ -206,7 +206,7 @@ impl Parser {
             claims.close()
         })?;
         // Last: who finds the notes finds the claims.
-        crate::work::write_json(&self.notes(unit), &ledger.take())?;
+        crate::work::keep(&self.notes(unit), &ledger.take())?;
         tracing::info!(unit = unit.name, seconds = started.elapsed().as_secs_f32(), "parsed");
         Ok(())
     }
@@ -238,6 +238,11 @@ fn bar(path: &Path) -> ProgressBar {
     bar.with_message(source::stem(path))
 }
 
+/// Columns of a claim.
+fn fields() -> Result<Vec<FieldRef>, Error> {
+    Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
+}
+
 /// A file of claims that grows.
 pub(crate) struct Claims {
     fields: Vec<FieldRef>,
@@ -248,7 +253,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     fn new(file: std::fs::File, is_over: Arc<AtomicBool>) -> Result<Self, Error> {
-        let fields = Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?;
+        let fields = fields()?;
         // They live for minutes: quick to write counts more than small.
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
@@ -275,7 +280,7 @@ impl Claims {
 /// The operator: parses the units that its input names, one in each partition, and hands their names on. What it is for lies
 /// in the folder then. (A leaf would be shorter, but of these Ballista cuts only those that it knows into tasks.)
 pub(crate) struct Parse {
-    pub(crate) parser: Arc<Parser>,
+    parser: Arc<Parser>,
     units: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
@@ -301,6 +306,12 @@ impl Parse {
         };
         let partitions: Vec<_> = units.iter().map(partition).collect::<Result<_, _>>()?;
         Ok(Self::new(parser, MemorySourceConfig::try_new_exec(&partitions, schema, None)?))
+    }
+
+    /// The same over other units.
+    fn over(&self, mut inputs: Vec<Arc<dyn ExecutionPlan>>) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        let units = inputs.pop().ok_or_else(|| DataFusionError::Internal("Parse needs its units".into()))?;
+        Ok(Arc::new(Self::new(self.parser.clone(), units)))
     }
 
     /// The job of its parser.
@@ -344,21 +355,17 @@ impl ExecutionPlan for Parse {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let units =
-            children.pop().ok_or_else(|| DataFusionError::Internal("Parse needs its units".into()))?;
-        Ok(Arc::new(Self::new(self.parser.clone(), units)))
+        self.over(children)
     }
 
     fn with_new_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let units =
-            children.pop().ok_or_else(|| DataFusionError::Internal("Parse needs its units".into()))?;
-        Ok(Arc::new(Self::new(self.parser.clone(), units)))
+        self.over(children)
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
@@ -419,10 +426,8 @@ pub(crate) async fn parse(
     remove_strangers(staging, &units)?;
 
     let plan = Arc::new(Parse::all(parser.clone(), &units)?);
-    let parsed: Result<Vec<RecordBatch>, Error> = match engine.run(plan).await {
-        Ok(rows) => rows.try_collect().await.map_err(Error::from),
-        Err(error) => Err(error),
-    };
+    let parsed: Result<Vec<RecordBatch>, Error> =
+        async { Ok(engine.run(plan).await?.try_collect().await?) }.await;
     if parsed.is_err() {
         parser.is_over.store(true, Ordering::Relaxed);
     }
@@ -433,8 +438,7 @@ pub(crate) async fn parse(
     for unit in &units {
         ledger.add(serde_json::from_slice::<Notes>(&fs::read(parser.notes(unit))?)?);
     }
-    let schema: SchemaRef =
-        Arc::new(Schema::new(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?));
+    let schema = Schema::new(fields()?);
     let options = ParquetReadOptions::default().schema(&schema);
     let claims = engine.session.read_parquet(format!("{}/", staging.display()), options).await?;
     let mut name = Sha256::new();

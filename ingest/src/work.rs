@@ -78,7 +78,7 @@ impl Work {
             return Ok(serde_json::from_reader(BufReader::new(fs::File::open(path)?))?);
         }
         let made = make().await?;
-        write_json(&path, &made)?;
+        keep(&path, &made)?;
         Ok(made)
     }
 
@@ -101,8 +101,8 @@ impl Drop for Work {
     }
 }
 
-/// Writes a value as JSON.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+/// Writes a value for the next run, as JSON for nobody to look at.
+pub(crate) fn keep<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     datasets::atomic_write(path, |file| {
         let mut file = BufWriter::new(file);
         serde_json::to_writer(&mut file, value)?;

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use crate::ops::kernel::{LANES, tile, vectorised, wide_registers};
+use crate::ops::kernel::{LANES, Number, vectorised, wide_registers};
 use crate::view::{LEAST_DEPTH, Matrix, Threads, by_depth};
 
 /// Up to this many rows this is at least as fast as the library.
@@ -124,7 +124,7 @@ vectorised! {
             x: &[f32], stride: usize, depth: usize, panel: &[f32], sums: &mut [f32],
         ) -> usize {
             for column in (0..LANES).step_by(W) {
-                let tile = tile::<f32, R, W>(x, stride, depth, panel, column);
+                let tile = f32::tile::<R, W>(x, stride, depth, panel, column);
                 for (sums, tile) in sums.chunks_exact_mut(LANES).zip(&tile) {
                     sums[column..column + W].copy_from_slice(tile);
                 }

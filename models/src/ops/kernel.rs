@@ -38,7 +38,8 @@ pub(crate) trait Number: Real {
         Self::one() / (Self::one() + (-self).fast_exp())
     }
 
-    /// [`tile`], for one kind of number.
+    /// `R` rows of `a` (`stride` apart) times `W` columns, from `column` on, of a panel `[depth, 32]`, each sum one chain of
+    /// multiply-adds over ascending depth.
     #[inline(always)]
     fn tile<const R: usize, const W: usize>(
         a: &[Self],
@@ -153,7 +154,7 @@ impl Number for f32 {
 #[cfg(target_arch = "x86_64")]
 const WIDE: usize = 16;
 
-/// [`tile`] in registers of 512 bits; `W` is a multiple of 16, at most 32.
+/// [`Number::tile`] in registers of 512 bits; `W` is a multiple of 16, at most 32.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -299,20 +300,7 @@ pub(crate) fn wide_registers() -> bool {
     wide
 }
 
-/// `R` rows of `a` (`stride` apart) times `W` columns, from `column` on, of a panel `[depth, 32]`, each sum one chain of
-/// multiply-adds over ascending depth.
-#[inline(always)]
-pub(crate) fn tile<T: Number, const R: usize, const W: usize>(
-    a: &[T],
-    stride: usize,
-    depth: usize,
-    panel: &[T],
-    column: usize,
-) -> [[T; W]; R] {
-    T::tile(a, stride, depth, panel, column)
-}
-
-/// [`tile`] as a loop.
+/// [`Number::tile`] as a loop.
 #[inline(always)]
 fn narrow_tile<T: Number, const R: usize, const W: usize>(
     a: &[T],

@@ -1,6 +1,6 @@
 //! The forward kernel: query rows of one head against panels of keys and values, of a batch or of the key/value cache.
 
-use crate::ops::kernel::{LANES, Number, sum_by, tile, vectorised, wide_registers};
+use crate::ops::kernel::{LANES, Number, sum_by, vectorised, wide_registers};
 
 /// Keys and values of one head in the order in which the kernel reads them.
 pub(super) struct Panels<T> {
@@ -96,7 +96,7 @@ impl<T: Number> Attend<'_, T> {
         let width = most.next_multiple_of(LANES);
         for from in (0..width).step_by(W) {
             let panel = &self.head.keys[from / LANES * dim * LANES..];
-            let tile = tile::<T, R, W>(&self.queries[first * dim..], dim, dim, panel, from % LANES);
+            let tile = T::tile::<R, W>(&self.queries[first * dim..], dim, dim, panel, from % LANES);
             for (r, tile) in tile.iter().enumerate() {
                 self.scores[r * width + from..][..W].copy_from_slice(tile);
             }
@@ -109,7 +109,7 @@ impl<T: Number> Attend<'_, T> {
         }
         for from in (0..dim).step_by(W) {
             let panel = &self.head.values[from / LANES * capacity * LANES..];
-            let tile = tile::<T, R, W>(self.scores, width, most, panel, from % LANES);
+            let tile = T::tile::<R, W>(self.scores, width, most, panel, from % LANES);
             let part = W.min(dim - from);
             for r in 0..R {
                 let out = &mut self.out[(first + r) * dim + from..][..part];
