@@ -125,10 +125,11 @@ pub(crate) async fn relate(
 
 /// Records that give an id of their source another sequence than the first record with that id did.
 async fn id_conflicts(engine: &Engine, claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u64>, Error> {
+    let is_named = col("protein_id").is_not_null().and(col("accession").not_eq(lit("")));
     let named = claims
         .clone()
         // Only the first claim of a record names it: a secondary accession may belong to several entries.
-        .filter(col("sequence").is_not_null().and(col("accession").not_eq(lit(""))))?
+        .filter(col("order").eq(col("record")).and(is_named))?
         .select(["source", "accession", "protein_id", "order", "record"].map(col).to_vec())?;
     let first = named
         .clone()
@@ -143,23 +144,24 @@ async fn id_conflicts(engine: &Engine, claims: &DataFrame, ledger: &Ledger) -> R
     let others = named
         .join(first, JoinType::Inner, &["source", "accession"], &["s", "a"], None)?
         .filter(col("protein_id").not_eq(col("first_protein")))?
-        .aggregate(vec![col("record").alias("bad")], vec![min(col("accession")).alias("detail")])?;
-    let raw = claims.clone().filter(col("raw").is_not_null())?.select(vec![col("record"), col("raw")])?;
-    let refused = others.join(raw, JoinType::Left, &["bad"], &["record"], None)?.select(vec![
-        col("bad").alias("record"),
-        col("detail"),
-        col("raw"),
-    ])?;
-    let mut records = BTreeSet::new();
-    for row in engine.collect::<Refused>(refused).await? {
-        let detail = format!("{:?} was given another sequence before", row.detail);
+        .select(vec![col("record")])?;
+    let records: BTreeSet<u64> = engine.numbers(others).await?.into_iter().collect();
+    if records.is_empty() {
+        return Ok(records);
+    }
+    // Texts are long and conflicts are few: what is read of the others is where they stand.
+    let first_claims = claims.clone().filter(col("order").eq(col("record")))?;
+    let first_claims =
+        first_claims.select(vec![col("record"), col("accession").alias("detail"), col("raw")])?;
+    let refused = engine.by_number(first_claims, "record", JoinType::RightSemi, &records)?;
+    for Refused { record, detail, raw } in engine.collect(refused).await? {
+        let detail = format!("{detail:?} was given another sequence before");
         ledger.quarantine(
-            row.record,
+            record,
             Fault::new(Reason::IdConflict, detail),
-            row.raw.as_deref().unwrap_or(""),
+            raw.as_deref().unwrap_or(""),
             false,
         );
-        records.insert(row.record);
     }
     Ok(records)
 }

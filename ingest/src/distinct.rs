@@ -19,10 +19,11 @@ use datasets::{residue, table};
 use fs_err as fs;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use twox_hash::XxHash3_128;
 
 use crate::Error;
+use crate::row_group::{self, Encoded};
 
 /// What makes two rows the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,8 +72,8 @@ struct Input<'a> {
 
 /// Rows that are encoded together, and their place among the others.
 type Group = (usize, Vec<RecordBatch>);
-/// Encoded columns of a [`Group`].
-type Encoded = (usize, Result<Vec<ArrowColumnChunk>, Error>);
+/// The same encoded.
+type Done = (usize, Result<Encoded, Error>);
 
 impl<'a> Input<'a> {
     fn open(files: &'a [PathBuf], key: &Key) -> Result<Self, Error> {
@@ -118,7 +119,7 @@ impl<'a> Input<'a> {
         std::thread::scope(|scope| {
             let n_threads = rayon::current_num_threads();
             let (full, groups) = sync_channel::<Group>(1);
-            let (done, encoded) = sync_channel::<Encoded>(n_threads);
+            let (done, encoded) = sync_channel::<Done>(n_threads);
             let reading = scope.spawn(move || self.read(&full));
             // Shared by the encoders alone: when the last has gone, the reader is told.
             let groups = Arc::new(Mutex::new(groups));
@@ -131,9 +132,7 @@ impl<'a> Input<'a> {
             for (place, columns) in encoded {
                 waiting.insert(place, columns?);
                 while let Some(columns) = waiting.remove(&next) {
-                    let mut group = writer.next_row_group()?;
-                    columns.into_iter().try_for_each(|column| column.append_to_row_group(&mut group))?;
-                    group.close()?;
+                    row_group::append(&mut writer, columns)?;
                     next += 1;
                 }
             }
@@ -231,32 +230,15 @@ fn encode_all(
     factory: &ArrowRowGroupWriterFactory,
     schema: &SchemaRef,
     groups: &Mutex<Receiver<Group>>,
-    done: &SyncSender<Encoded>,
+    done: &SyncSender<Done>,
 ) {
     loop {
         let group = groups.lock().expect("no encoder panics").recv();
         let Ok((place, rows)) = group else { return };
-        if done.send((place, encode(factory, schema, &rows))).is_err() {
+        if done.send((place, row_group::encode(factory, schema, &rows))).is_err() {
             return;
         }
     }
-}
-
-fn encode(
-    factory: &ArrowRowGroupWriterFactory,
-    schema: &SchemaRef,
-    rows: &[RecordBatch],
-) -> Result<Vec<ArrowColumnChunk>, Error> {
-    let mut writers = factory.create_column_writers(0)?;
-    for batch in rows {
-        let mut leaves = writers.iter_mut();
-        for (field, column) in schema.fields().iter().zip(batch.columns()) {
-            for (leaf, writer) in compute_leaves(field, column)?.iter().zip(&mut leaves) {
-                writer.write(leaf)?;
-            }
-        }
-    }
-    writers.into_iter().map(|writer| Ok(writer.close()?)).collect()
 }
 
 /// Hashes that were seen.

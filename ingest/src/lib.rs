@@ -31,6 +31,7 @@ mod parse;
 pub mod publish;
 mod reader;
 mod reason;
+mod row_group;
 mod source;
 mod split;
 pub mod tasks;

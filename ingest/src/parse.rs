@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use arrow::array::{AsArray, StringArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::dataframe::DataFrame;
@@ -27,8 +27,10 @@ use fs_err as fs;
 use futures::TryStreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use serde::{Deserialize, Serialize};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use sha2::{Digest, Sha256};
@@ -40,12 +42,13 @@ use crate::config::{Config, Kind};
 use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
 use crate::manifest::Fingerprint;
+use crate::row_group::{self, Encoded};
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
 
 /// Small files of a source are parsed together until they have so many bytes.
 const UNIT_BYTES: u64 = 32 << 20;
-/// Rows of a row group of claims: what is held of one until it is whole counts for every thread.
-const GROUP: usize = 1 << 16;
+/// Claims that are written together where files are small.
+const GROUP: usize = 1 << 11;
 
 /// Some files of a source that are parsed one after the other, into one file of claims.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,8 +112,10 @@ pub(crate) struct Parser {
     /// What is known of the sources that are being parsed.
     contexts: Mutex<BTreeMap<usize, Weak<Context>>>,
     bars: MultiProgress,
-    /// As many units are parsed at once.
-    slots: Semaphore,
+    /// A permit for every thread that may parse a unit.
+    slots: Arc<Semaphore>,
+    /// And for every thread that may help with one.
+    helpers: Arc<Semaphore>,
     /// The error of the first unit that failed.
     failure: Mutex<Option<Error>>,
     /// That nobody waits for the claims any more.
@@ -118,14 +123,16 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// A parser of `slots` units at once.
+    /// A parser of as many units at once as there are slots. Threads that have no unit any more help with those of others.
     fn new(job: Job, ontology: Option<Arc<Ontology>>, slots: usize) -> Self {
+        let slots = Arc::new(Semaphore::new(slots));
         Self {
             contexts: Mutex::default(),
             job,
             ontology: Mutex::new(ontology),
             bars: MultiProgress::new(),
-            slots: Semaphore::new(slots),
+            helpers: slots.clone(),
+            slots,
             failure: Mutex::default(),
             is_over: Arc::default(),
         }
@@ -134,7 +141,7 @@ impl Parser {
     /// A parser of another process's job, which that process bounds.
     #[cfg(feature = "ballista")]
     pub(crate) fn elsewhere(job: Job) -> Self {
-        Self::new(job, None, Semaphore::MAX_PERMITS)
+        Self { helpers: Arc::new(Semaphore::new(0)), ..Self::new(job, None, Semaphore::MAX_PERMITS) }
     }
 
     fn ontology(&self) -> Result<Option<Arc<Ontology>>, Error> {
@@ -198,9 +205,9 @@ impl Parser {
             for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
                 let path = self.job.data.join(name);
                 let bar = self.bars.add(bar(&path));
-                let mut sink = Sink::new(context.clone(), file, ledger.clone(), claims);
+                let mut sink = Sink::new(context.clone(), file, ledger.clone(), claims, self.helpers.clone());
                 source::read(&context, &path, bar.clone(), &mut sink)?;
-                claims = sink.finish()?;
+                claims = sink.finish();
                 bar.finish_and_clear();
             }
             claims.close()
@@ -243,35 +250,83 @@ fn fields() -> Result<Vec<FieldRef>, Error> {
     Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
 }
 
-/// A file of claims that grows.
+/// A file of claims that grows, a row group at a time.
 pub(crate) struct Claims {
-    fields: Vec<FieldRef>,
-    writer: ArrowWriter<std::fs::File>,
+    encoder: Arc<Encoder>,
+    writer: SerializedFileWriter<std::fs::File>,
+    /// Not yet written.
+    rest: Vec<Claim>,
     /// That nobody waits for these any more.
     is_over: Arc<AtomicBool>,
+}
+
+/// Makes row groups of claims, on any thread.
+pub(crate) struct Encoder {
+    fields: Vec<FieldRef>,
+    schema: SchemaRef,
+    factory: ArrowRowGroupWriterFactory,
+}
+
+impl Encoder {
+    pub(crate) fn encode(&self, claims: &[Claim]) -> Result<Encoded, Error> {
+        let rows = serde_arrow::to_record_batch(&self.fields, &claims)?;
+        row_group::encode(&self.factory, &self.schema, &[rows])
+    }
 }
 
 impl Claims {
     fn new(file: std::fs::File, is_over: Arc<AtomicBool>) -> Result<Self, Error> {
         let fields = fields()?;
-        // They live for minutes: quick to write counts more than small.
-        let properties = WriterProperties::builder()
+        // They live for minutes: quick to write counts more than small. Long texts hardly ever repeat within a row group.
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
-            .set_max_row_group_row_count(Some(GROUP))
-            .build();
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_dictionary_enabled(false);
+        for column in ["source", "scope", "fact.task", "fact.question", "go.term", "go.aspect", "go.evidence"]
+        {
+            properties = properties.set_column_dictionary_enabled(column.into(), true);
+        }
         let schema = Arc::new(Schema::new(fields.clone()));
-        Ok(Self { fields, writer: ArrowWriter::try_new(file, schema, Some(properties))?, is_over })
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
+        let (writer, factory) = writer.into_serialized_writer()?;
+        let encoder = Arc::new(Encoder { fields, schema, factory });
+        Ok(Self { encoder, writer, rest: vec![], is_over })
+    }
+
+    /// What makes the row groups of this file.
+    pub(crate) fn encoder(&self) -> Arc<Encoder> {
+        self.encoder.clone()
     }
 
     /// Writes claims behind those that are there.
-    pub(crate) fn write(&mut self, claims: &[Claim]) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, claims: Vec<Claim>) -> Result<(), Error> {
+        self.rest.extend(claims);
+        if self.rest.len() >= GROUP { self.write_rest() } else { Ok(()) }
+    }
+
+    /// Writes a row group behind what is there.
+    pub(crate) fn append(&mut self, columns: Encoded) -> Result<(), Error> {
+        self.write_rest()?;
+        self.write(columns)
+    }
+
+    fn write_rest(&mut self) -> Result<(), Error> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let columns = self.encoder.encode(&std::mem::take(&mut self.rest))?;
+        self.write(columns)
+    }
+
+    fn write(&mut self, columns: Encoded) -> Result<(), Error> {
         if self.is_over.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("another file of the recipe could not be read").into());
         }
-        Ok(self.writer.write(&serde_arrow::to_record_batch(&self.fields, &claims)?)?)
+        row_group::append(&mut self.writer, columns)
     }
 
-    fn close(self) -> Result<(), Error> {
+    fn close(mut self) -> Result<(), Error> {
+        self.write_rest()?;
         self.writer.close()?;
         Ok(())
     }
@@ -466,8 +521,8 @@ mod tests {
     use super::*;
     use crate::manifest;
 
-    /// Names and times of the files of claims after the folder was parsed.
-    fn parsed(data: &Path, staging: &Path) -> Result<BTreeMap<String, SystemTime>, Error> {
+    /// Records of each file of the recipe, and names and times of the files of claims, after the folder was parsed.
+    fn parsed(data: &Path, staging: &Path) -> Result<(Vec<u64>, BTreeMap<String, SystemTime>), Error> {
         let source = |name: &str, files: &[&str]| serde_json::json!({ "name": name, "kind": "swissprot_fasta", "files": files, "licence": "none" });
         let sources = [source("one", &["a.fasta", "b.fasta"]), source("or/two", &["c.fasta"])];
         let config: Config = serde_json::from_value(serde_json::json!({ "source": sources })).unwrap();
@@ -476,21 +531,24 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
         runtime.block_on(parse(&engine, &config, data, staging, &inputs, &ledger))?;
         let (files, _) = ledger.close(&config, &inputs, &BTreeMap::new());
-        assert_eq!(files.iter().map(|file| file.rows_in).collect::<Vec<_>>(), [1, 2, 1]);
+        let rows = files.iter().map(|file| file.rows_in).collect();
         let files = fs::read_dir(staging)?.map(|file| file.unwrap().path());
         let claims = files.filter(|path| path.extension().is_some_and(|end| end == "parquet"));
         let timed = claims.map(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             (name, fs::metadata(path).unwrap().modified().unwrap())
         });
-        Ok(timed.collect())
+        Ok((rows, timed.collect()))
+    }
+
+    fn entry(id: &str) -> String {
+        format!(">sp|{id}|X_Y Thing OS=Beast OX=1\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIE\n")
     }
 
     #[test]
     fn a_unit_is_parsed_once_and_again_when_its_files_change() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let entry = |id: &str| format!(">sp|{id}|X_Y Thing OS=Beast OX=1\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIE\n");
         fs::write(at("a.fasta"), entry("P00001")).unwrap();
         fs::write(at("b.fasta"), entry("P00002") + &entry("P00003")).unwrap();
         fs::write(at("c.fasta"), entry("P00004")).unwrap();
@@ -498,7 +556,8 @@ mod tests {
         fs::create_dir(&staging).unwrap();
         fs::write(staging.join(".left.parquet.1.tmp"), "half").unwrap();
 
-        let first = parsed(folder.path(), &staging).unwrap();
+        let (rows, first) = parsed(folder.path(), &staging).unwrap();
+        assert_eq!(rows, [1, 2, 1]);
         let sources: Vec<&str> = first.keys().map(|name| name.split('-').next().unwrap()).collect();
         assert_eq!(
             sources,
@@ -506,10 +565,10 @@ mod tests {
             "small files of a source are a unit, names of sources are free"
         );
         assert_eq!(fs::read_dir(&staging).unwrap().count(), 4, "what a killed run left is removed");
-        assert_eq!(parsed(folder.path(), &staging).unwrap(), first, "nothing is parsed again");
+        assert_eq!(parsed(folder.path(), &staging).unwrap().1, first, "nothing is parsed again");
 
         fs::write(at("c.fasta"), entry("P00005")).unwrap();
-        let changed = parsed(folder.path(), &staging).unwrap();
+        let changed = parsed(folder.path(), &staging).unwrap().1;
         let same: Vec<&String> =
             changed.keys().filter(|name| changed.get(*name) == first.get(*name)).collect();
         assert_eq!((changed.len(), same.len()), (2, 1), "{first:?} {changed:?}");
@@ -517,5 +576,24 @@ mod tests {
 
         fs::write(at("c.fasta"), "").unwrap();
         assert!(parsed(folder.path(), &staging).is_err());
+    }
+
+    #[test]
+    fn where_a_chunk_is_parsed_changes_no_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let many: String = (0..500).map(|n| entry(&format!("P{n:05}"))).collect();
+        fs::write(folder.path().join("a.fasta"), &many).unwrap();
+        fs::write(folder.path().join("b.fasta"), entry("Q00001") + ">none\nMKT\n" + &many).unwrap();
+        fs::write(folder.path().join("c.fasta"), entry("R00001")).unwrap();
+        let bytes = [1, 4].map(|n_threads| {
+            let staging = folder.path().join(format!("staging{n_threads}"));
+            fs::create_dir(&staging).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            let (rows, files) = pool.install(|| parsed(folder.path(), &staging)).unwrap();
+            assert_eq!(rows, [500, 502, 1]);
+            let claims = files.keys().map(|name| fs::read(staging.join(name)).unwrap());
+            claims.collect::<Vec<_>>()
+        });
+        assert!(bytes[0] == bytes[1], "claims depend on the number of threads");
     }
 }

@@ -304,6 +304,16 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// The next line that is not blank, sound lines that are comments left out.
+    pub(crate) fn next_but(&mut self, is_comment: impl Fn(&str) -> bool) -> Result<Option<Line>, Error> {
+        loop {
+            match self.next()? {
+                Some(line) if line.fault.is_none() && is_comment(&line.text) => {}
+                line => return Ok(line),
+            }
+        }
+    }
+
     /// The next line, blank or not, `None` at the end.
     pub(crate) fn any(&mut self) -> Result<Option<Line>, Error> {
         let Some(length) = self.input.raw_line(&mut self.buffer)? else { return Ok(None) };

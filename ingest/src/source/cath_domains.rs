@@ -9,13 +9,8 @@ use crate::source::{Context, Parsed, Sink};
 
 /// Reads one file; every line tells its own layout.
 pub(crate) fn read(_: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
-    while let Some(line) = lines.next()? {
-        let is_comment = line.text.starts_with('#') || line.text.trim() == "identifier,label";
-        if line.fault.is_some() || !is_comment {
-            sink.line(line, parse)?;
-        }
-    }
-    Ok(())
+    let is_comment = |text: &str| text.starts_with('#') || text.trim() == "identifier,label";
+    sink.records(|| lines.next_but(is_comment), |line| parse(&line.text))
 }
 
 fn parse(text: &str) -> Result<Parsed, Fault> {

@@ -22,12 +22,7 @@ pub(crate) fn read_strum(mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Er
             hint: "STRUM's table Q3421.txt was expected".into(),
         });
     }
-    while let Some(line) = lines.next()? {
-        if line.fault.is_some() || !line.text.starts_with("---") {
-            sink.line(line, strum)?;
-        }
-    }
-    Ok(())
+    sink.records(|| lines.next_but(|text| text.starts_with("---")), |line| strum(&line.text))
 }
 
 fn strum(text: &str) -> Result<Parsed, Fault> {

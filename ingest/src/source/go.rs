@@ -9,7 +9,7 @@ use crate::Error;
 use crate::claim::{self, Claim, Go};
 use crate::config::Kind;
 use crate::ledger::Ledger;
-use crate::reader::{Input, Lines};
+use crate::reader::{Input, Line, Lines};
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Header, Parsed, Row, Sink, detect};
 
@@ -222,23 +222,16 @@ impl Context {
 /// Reads GAF 1.0 to 2.2: tab-separated, comments begin with `!`
 /// (<https://geneontology.org/docs/go-annotation-file-gaf-format-2.2/>).
 pub(crate) fn read_gaf(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
-    while let Some(line) = lines.next()? {
-        if line.fault.is_none() && line.text.starts_with('!') {
-            continue;
+    let parse = |line: &Line| {
+        let fields: Vec<&str> = line.text.split('\t').map(str::trim).collect();
+        if !(15..=17).contains(&fields.len()) {
+            let detail = format!("{} columns, GAF has 15 to 17", fields.len());
+            return Err(Fault::new(Reason::Malformed, detail));
         }
-        sink.line(line, |text| {
-            let fields: Vec<&str> = text.split('\t').map(str::trim).collect();
-            if !(15..=17).contains(&fields.len()) {
-                return Err(Fault::new(
-                    Reason::Malformed,
-                    format!("{} columns, GAF has 15 to 17", fields.len()),
-                ));
-            }
-            let locus = locus(fields[10], fields[12]);
-            context.claim(fields[1], fields[3], (fields[4], fields[8], fields[6]), locus)
-        })?;
-    }
-    Ok(())
+        let locus = locus(fields[10], fields[12]);
+        context.claim(fields[1], fields[3], (fields[4], fields[8], fields[6]), locus)
+    };
+    sink.records(|| lines.next_but(|text| text.starts_with('!')), parse)
 }
 
 /// STRING's name of a gene product, `4932.YAL001C`: its taxon and the first of its synonyms, where model-organism

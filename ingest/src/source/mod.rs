@@ -30,12 +30,16 @@ pub(crate) mod swissprot_lists;
 pub(crate) mod swissprot_xml;
 pub(crate) mod table;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use datasets::residue::{self, SequenceError};
 use indicatif::ProgressBar;
+use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::archive;
@@ -47,11 +51,13 @@ use crate::ledger::{Ledger, cut};
 use crate::parse::Claims;
 use crate::reader::{Input, Line, Lines};
 use crate::reason::{Fault, Reason};
+use crate::row_group::Encoded;
 use go::Ontology;
 pub(crate) use table::{Header, Row, csv_fields, number};
 
-/// Claims that are written together.
-const BATCH: usize = 1_024;
+/// Records that are parsed by one thread together, and bytes of text of these, at most.
+const MOST_RECORDS: usize = 1 << 13;
+const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
 
 /// What parsers need to know besides the text.
 #[derive(Debug, Clone)]
@@ -204,13 +210,55 @@ pub(crate) fn chain_of(structure: &str, chain: &str) -> String {
     if chain.is_empty() { structure } else { format!("{structure}.{chain}") }
 }
 
+/// The text of a record that waits to be parsed.
+pub(crate) trait Record: Send {
+    /// Line at which it begins.
+    fn line(&self) -> u64;
+    /// As it stands in the file.
+    fn raw(&self) -> Cow<'_, str>;
+    /// What is wrong with it already.
+    fn fault(&mut self) -> Option<Fault>;
+}
+
+impl Record for Line {
+    fn line(&self) -> u64 {
+        self.number
+    }
+
+    fn raw(&self) -> Cow<'_, str> {
+        self.text.as_str().into()
+    }
+
+    fn fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+}
+
+impl Record for Entry {
+    fn line(&self) -> u64 {
+        self.line
+    }
+
+    fn raw(&self) -> Cow<'_, str> {
+        Entry::raw(self).into()
+    }
+
+    fn fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+}
+
+/// Records that are parsed by one thread together, and their places.
+type Chunk<R> = Vec<(u64, R)>;
+
 /// Takes records of one file: counts them, places their claims and writes these.
 pub(crate) struct Sink {
     context: Arc<Context>,
     file: usize,
     ledger: Arc<Ledger>,
     claims: Claims,
-    batch: Vec<Claim>,
+    /// A permit for every thread that is free to parse.
+    free: Arc<Semaphore>,
     rows_in: u64,
     /// Line of an archive after which the member being read begins, and the last line read; 0 in plain files.
     begin: u64,
@@ -219,17 +267,14 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// A sink of one file, whose claims go behind those that are there.
-    pub(crate) fn new(context: Arc<Context>, file: usize, ledger: Arc<Ledger>, claims: Claims) -> Self {
-        Self {
-            context,
-            file,
-            ledger,
-            claims,
-            batch: Vec::with_capacity(BATCH),
-            rows_in: 0,
-            begin: 0,
-            last: 0,
-        }
+    pub(crate) fn new(
+        context: Arc<Context>,
+        file: usize,
+        ledger: Arc<Ledger>,
+        claims: Claims,
+        free: Arc<Semaphore>,
+    ) -> Self {
+        Self { context, file, ledger, claims, free, rows_in: 0, begin: 0, last: 0 }
     }
 
     /// Notes that what comes now is of another member of an archive.
@@ -238,8 +283,8 @@ impl Sink {
         self.ledger.member(self.context.index, self.file, self.begin, name);
     }
 
-    /// Takes one record that began at `line`.
-    pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
+    /// Counts a record that begins at `line`, and says where its claims stand.
+    fn place(&mut self, line: u64) -> Result<u64, Error> {
         self.rows_in += 1;
         // Two records may begin on one line; a place belongs to one.
         self.last = (self.begin + line).max(self.last + 1);
@@ -251,53 +296,89 @@ impl Sink {
                 hint: "cut it into several files and list them all in `files`".into(),
             });
         }
-        let record = claim::record(self.context.index, self.file, self.last);
-        let parsed = match parsed {
-            Ok(parsed) if parsed.claims.len() > claim::MAX_PARTS => {
-                let detail = format!("{} statements, at most {}", parsed.claims.len(), claim::MAX_PARTS);
-                self.ledger.quarantine(record, Fault::new(Reason::Malformed, detail), raw, false);
-                return Ok(());
-            }
-            Ok(parsed) => parsed,
-            Err(fault) => {
-                self.ledger.quarantine(record, fault, raw, false);
-                return Ok(());
-            }
-        };
-        for (fault, text) in parsed.dropped {
-            self.ledger.quarantine(record, fault, &text, true);
-        }
-        for (part, mut claim) in parsed.claims.into_iter().enumerate() {
-            claim.place(&self.context.source, record, part as u64);
-            claim.raw = (part == 0).then(|| cut(raw));
-            self.batch.push(claim);
-        }
-        if self.batch.len() >= BATCH { self.write() } else { Ok(()) }
+        Ok(claim::record(self.context.index, self.file, self.last))
     }
 
-    /// Takes a line, parsed unless it is faulty already.
-    pub(crate) fn line(
+    /// Takes one record that began at `line`.
+    pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
+        let at = self.place(line)?;
+        self.claims.add(placed(&self.context, &self.ledger, at, raw, parsed))
+    }
+
+    /// Takes a record, parsed unless it is faulty already.
+    pub(crate) fn record<R: Record>(
         &mut self,
-        line: Line,
-        parse: impl FnOnce(&str) -> Result<Parsed, Fault>,
+        mut record: R,
+        parse: impl FnOnce(&R) -> Result<Parsed, Fault>,
     ) -> Result<(), Error> {
-        let parsed = match line.fault {
-            Some(fault) => Err(fault),
-            None => parse(&line.text),
+        let parsed = record.fault().map_or_else(|| parse(&record), Err);
+        self.put(record.line(), &record.raw(), parsed)
+    }
+
+    /// Takes every record that `next` gives, parsed unless it is faulty already. While one chunk of them is parsed by a thread
+    /// that is free, if there is any, this one reads on; where a chunk is parsed changes no byte.
+    pub(crate) fn records<R: Record>(
+        &mut self,
+        mut next: impl FnMut() -> Result<Option<R>, Error>,
+        parse: impl Fn(&R) -> Result<Parsed, Fault> + Sync,
+    ) -> Result<(), Error> {
+        let (context, ledger) = (self.context.clone(), self.ledger.clone());
+        let (encoder, free) = (self.claims.encoder(), self.free.clone());
+        let parse = |chunk: Chunk<R>| -> Vec<Claim> {
+            let claims = chunk.into_iter().flat_map(|(at, mut record)| {
+                let parsed = record.fault().map_or_else(|| parse(&record), Err);
+                placed(&context, &ledger, at, &record.raw(), parsed)
+            });
+            claims.collect()
         };
-        self.put(line.number, &line.text, parsed)
+        let encode = &|chunk| encoder.encode(&parse(chunk));
+        std::thread::scope(|scope| {
+            let mut elsewhere: VecDeque<ScopedJoinHandle<'_, Result<Encoded, Error>>> = VecDeque::new();
+            loop {
+                let (chunk, is_last) = self.chunk(&mut next)?;
+                if is_last {
+                    elsewhere.drain(..).try_for_each(|thread| self.claims.append(joined(thread)?))?;
+                    // It may be little, and there may be many files: written with what other files have left.
+                    return self.claims.add(parse(chunk));
+                }
+                if let Ok(permit) = free.clone().try_acquire_owned() {
+                    elsewhere.push_back(scope.spawn(move || {
+                        let _permit = permit;
+                        encode(chunk)
+                    }));
+                } else {
+                    let here = encode(chunk)?;
+                    elsewhere.drain(..).try_for_each(|thread| self.claims.append(joined(thread)?))?;
+                    self.claims.append(here)?;
+                }
+                while let Some(thread) = elsewhere.pop_front_if(|thread| thread.is_finished()) {
+                    self.claims.append(joined(thread)?)?;
+                }
+            }
+        })
+    }
+
+    /// The next records, and whether they are the last.
+    fn chunk<R: Record>(
+        &mut self,
+        next: &mut impl FnMut() -> Result<Option<R>, Error>,
+    ) -> Result<(Chunk<R>, bool), Error> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while chunk.len() < MOST_RECORDS && bytes < CHUNK_BYTES {
+            let Some(record) = next()? else { return Ok((chunk, true)) };
+            bytes += record.raw().len();
+            chunk.push((self.place(record.line())?, record));
+        }
+        Ok((chunk, false))
     }
 
     /// Takes every line that is left.
     pub(crate) fn lines(
         &mut self,
         mut lines: Lines<'_>,
-        mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+        parse: impl Fn(&str) -> Result<Parsed, Fault> + Sync,
     ) -> Result<(), Error> {
-        while let Some(line) = lines.next()? {
-            self.line(line, &mut parse)?;
-        }
-        Ok(())
+        self.records(|| lines.next(), |line| parse(&line.text))
     }
 
     /// Takes every row that is left of a table, and notes which of its columns nothing was read of.
@@ -305,54 +386,77 @@ impl Sink {
         &mut self,
         lines: Lines<'_>,
         header: &Header,
-        parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+        parse: impl Fn(&str) -> Result<Parsed, Fault> + Sync,
     ) -> Result<(), Error> {
         self.lines(lines, parse)?;
-        self.ledger.unread(self.context.index, self.file, header.unread());
+        self.unread(header);
         Ok(())
     }
 
-    /// Takes every entry that is left of a FASTA file, parsed unless it is faulty already.
+    /// Notes which columns nothing was read of.
+    pub(crate) fn unread(&self, header: &Header) {
+        self.ledger.unread(self.context.index, self.file, header.unread());
+    }
+
+    /// Takes every entry that is left of a FASTA file.
     pub(crate) fn entries(
         &mut self,
         mut entries: Entries<'_>,
-        mut parse: impl FnMut(&Entry) -> Result<Parsed, Fault>,
+        parse: impl Fn(&Entry) -> Result<Parsed, Fault> + Sync,
     ) -> Result<(), Error> {
-        while let Some(mut entry) = entries.next()? {
-            let parsed = match entry.fault.take() {
-                Some(fault) => Err(fault),
-                None => parse(&entry),
-            };
-            self.put(entry.line, &entry.raw(), parsed)?;
-        }
-        Ok(())
+        self.records(|| entries.next(), parse)
     }
 
     /// Takes every element of a JSON array.
     pub(crate) fn elements(
         &mut self,
         input: Input<'_>,
-        mut parse: impl FnMut(&str) -> Result<Parsed, Fault>,
+        parse: impl Fn(&str) -> Result<Parsed, Fault> + Sync,
     ) -> Result<(), Error> {
         let mut elements = Elements::new(input);
-        while let Some(element) = elements.next()? {
-            self.line(element, &mut parse)?;
-        }
-        Ok(())
+        self.records(|| elements.next(), |element| parse(&element.text))
     }
 
-    fn write(&mut self) -> Result<(), Error> {
-        let written = self.claims.write(&self.batch);
-        self.batch.clear();
-        written
-    }
-
-    /// Writes what is left, enters the count, and gives the claims back.
-    pub(crate) fn finish(mut self) -> Result<Claims, Error> {
-        self.write()?;
+    /// Enters the count, and gives the claims back.
+    pub(crate) fn finish(self) -> Claims {
         self.ledger.read(self.context.index, self.file, self.rows_in);
-        Ok(self.claims)
+        self.claims
     }
+}
+
+/// The claims of a record, at their places; what says nothing goes into the ledger.
+fn placed(
+    context: &Context,
+    ledger: &Ledger,
+    record: u64,
+    raw: &str,
+    parsed: Result<Parsed, Fault>,
+) -> Vec<Claim> {
+    let Parsed { mut claims, dropped } = match parsed {
+        Ok(parsed) if parsed.claims.len() > claim::MAX_PARTS => {
+            let detail = format!("{} statements, at most {}", parsed.claims.len(), claim::MAX_PARTS);
+            ledger.quarantine(record, Fault::new(Reason::Malformed, detail), raw, false);
+            return vec![];
+        }
+        Ok(parsed) => parsed,
+        Err(fault) => {
+            ledger.quarantine(record, fault, raw, false);
+            return vec![];
+        }
+    };
+    for (fault, text) in dropped {
+        ledger.quarantine(record, fault, &text, true);
+    }
+    for (part, claim) in claims.iter_mut().enumerate() {
+        claim.place(&context.source, record, part as u64);
+        claim.raw = (part == 0).then(|| cut(raw));
+    }
+    claims
+}
+
+/// What a thread has made.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// File stem without `.gz` and the like, for messages and for sources whose file name says what is in them.

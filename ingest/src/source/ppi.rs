@@ -49,7 +49,7 @@ pub(crate) fn read_dictionary(context: &Context, mut lines: Lines<'_>, sink: &mu
         };
         member(context, id, sequence)
     };
-    sink.line(first, parse)?;
+    sink.record(first, |line| parse(&line.text))?;
     sink.lines(lines, parse)
 }
 

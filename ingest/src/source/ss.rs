@@ -39,11 +39,14 @@ pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> 
         return Err(Error::Header { path: lines.path().into(), line: 1, missing, got, hint: HINT.into() });
     };
     let mut n = 0;
-    sink.rows(lines, &header, |text| {
-        n += 1;
-        let record = layout(&Row::new(&header, csv_fields(text)?)?, n)?;
-        claim(context, record)
-    })
+    while let Some(line) = lines.next()? {
+        sink.record(line, |line| {
+            n += 1;
+            claim(context, layout(&Row::new(&header, csv_fields(&line.text)?)?, n)?)
+        })?;
+    }
+    sink.unread(&header);
+    Ok(())
 }
 
 fn pisces(row: &Row<'_>, _: u64) -> Result<Record, Fault> {

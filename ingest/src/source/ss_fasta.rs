@@ -57,11 +57,13 @@ impl Labels {
 /// Reads the sequences. Entries of the companions are kept when a sequence has their id.
 pub(crate) fn read(context: &Context, lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
     let labels = Labels::read(context, &sink.ledger)?;
-    let mut seen = BTreeSet::new();
-    sink.entries(Entries::open(lines)?, |entry| {
-        seen.insert(entry.id().to_owned());
-        parse(context, &labels, entry)
-    })?;
+    let (mut entries, mut seen) = (Entries::open(lines)?, BTreeSet::new());
+    let next = || {
+        let entry = entries.next()?;
+        seen.extend(entry.iter().filter(|entry| entry.fault.is_none()).map(|entry| entry.id().to_owned()));
+        Ok(entry)
+    };
+    sink.records(next, |entry| parse(context, &labels, entry))?;
     for (file, column) in labels.columns.iter().enumerate() {
         let (used, unused): (Vec<&Entry>, Vec<&Entry>) =
             column.values().partition(|entry| seen.contains(entry.id()));

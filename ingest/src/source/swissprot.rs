@@ -4,7 +4,7 @@
 use crate::Error;
 use crate::claim::{Claim, Fact, Member, Residues};
 use crate::clean;
-use crate::reader::{LONGEST, Lines};
+use crate::reader::{LONGEST, Line, Lines};
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink};
 
@@ -23,31 +23,29 @@ const TOPICS: [(&str, &str); 9] = [
 
 /// Reads entries, each a record that begins at its ID line.
 pub(crate) fn read(context: &Context, mut lines: Lines<'_>, sink: &mut Sink) -> Result<(), Error> {
-    let (mut entry, mut begin, mut fault) = (String::new(), 0, None);
+    sink.records(|| entry(&mut lines), |entry| parse(context, &entry.text))
+}
+
+/// The lines up to the next `//`.
+fn entry(lines: &mut Lines<'_>) -> Result<Option<Line>, Error> {
+    let mut entry = Line { number: 0, text: String::new(), fault: None };
     while let Some(line) = lines.next()? {
-        if entry.is_empty() {
-            begin = line.number;
+        if entry.text.is_empty() {
+            entry.number = line.number;
         }
-        fault = fault.or(line.fault);
+        entry.fault = entry.fault.or(line.fault);
         if line.text.trim_end() == "//" {
-            let parsed = fault.take().map_or_else(|| parse(context, &entry), Err);
-            sink.put(begin, &entry, parsed)?;
-            entry.clear();
-        } else if entry.len() < LONGEST {
-            entry.push_str(&line.text);
-            entry.push('\n');
+            return Ok(Some(entry));
+        } else if entry.text.len() < LONGEST {
+            entry.text.push_str(&line.text);
+            entry.text.push('\n');
         } else {
-            fault.get_or_insert(Fault::new(
-                Reason::LineTooLong,
-                format!("the entry is longer than {LONGEST} bytes"),
-            ));
+            let detail = format!("the entry is longer than {LONGEST} bytes");
+            entry.fault.get_or_insert(Fault::new(Reason::LineTooLong, detail));
         }
     }
-    if !entry.is_empty() {
-        let cut = Fault::new(Reason::Malformed, "the file ends inside the entry: no // line");
-        sink.put(begin, &entry, Err(fault.unwrap_or(cut)))?;
-    }
-    Ok(())
+    let cut = Fault::new(Reason::Malformed, "the file ends inside the entry: no // line");
+    Ok((!entry.text.is_empty()).then(|| Line { fault: entry.fault.or(Some(cut)), ..entry }))
 }
 
 /// Statements of one entry.

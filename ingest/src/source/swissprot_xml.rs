@@ -5,7 +5,7 @@ use quick_xml::events::{BytesStart, Event};
 
 use crate::Error;
 use crate::clean;
-use crate::reader::{Input, LONGEST, decode};
+use crate::reader::{Input, LONGEST, Line, decode};
 use crate::reason::{Fault, Reason};
 use crate::source::swissprot::Statements;
 use crate::source::{Context, Parsed, Sink};
@@ -24,12 +24,14 @@ pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Resu
         });
     }
     let mut entries = Entries { input, line: 1 };
-    while let Some((line, bytes, length)) = entries.next()? {
-        let (text, fault) = decode(&bytes, length);
-        let parsed = fault.map_or_else(|| parse(context, &text), Err);
-        sink.put(line, &text, parsed)?;
-    }
-    Ok(())
+    let next = || {
+        let entry = entries.next()?.map(|(number, bytes, length)| {
+            let (text, fault) = decode(&bytes, length);
+            Line { number, text, fault }
+        });
+        Ok(entry)
+    };
+    sink.records(next, |entry| parse(context, &entry.text))
 }
 
 /// The text from `<entry` to `</entry>`, one at a time.

@@ -1,6 +1,6 @@
 //! Tables with a header line: columns by name.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Error;
 use crate::ledger::cut;
@@ -16,7 +16,7 @@ pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, Fault> {
 pub(crate) struct Header {
     pub(crate) names: Vec<String>,
     /// Whether anything was read of the column.
-    is_read: Vec<Cell<bool>>,
+    is_read: Vec<AtomicBool>,
 }
 
 impl Header {
@@ -33,7 +33,7 @@ impl Header {
         let line = lines.next()?.map(|l| l.text).unwrap_or_default();
         let names: Vec<String> =
             line.split(separator).map(|n| n.trim().trim_matches('"').to_owned()).collect();
-        let header = Self { is_read: vec![Cell::new(false); names.len()], names };
+        let header = Self { is_read: unread(&names), names };
         let missing: Vec<&str> = needed.iter().copied().filter(|n| header.find(n).is_none()).collect();
         if missing.is_empty() {
             return Ok(header);
@@ -51,7 +51,7 @@ impl Header {
     #[cfg(test)]
     pub(crate) fn of(line: &str, separator: char) -> Self {
         let names: Vec<String> = line.split(separator).map(str::to_owned).collect();
-        Self { is_read: vec![Cell::new(false); names.len()], names }
+        Self { is_read: unread(&names), names }
     }
 
     /// Place of a column.
@@ -61,8 +61,11 @@ impl Header {
 
     /// Columns that nothing was read of so far: what a newer release has added, or what no table holds.
     pub(crate) fn unread(&self) -> Vec<String> {
-        let unread =
-            self.names.iter().zip(&self.is_read).filter(|(name, is_read)| !is_read.get() && !name.is_empty());
+        let unread = self
+            .names
+            .iter()
+            .zip(&self.is_read)
+            .filter(|(name, is_read)| !is_read.load(Ordering::Relaxed) && !name.is_empty());
         unread.map(|(name, _)| name.clone()).collect()
     }
 
@@ -70,6 +73,10 @@ impl Header {
     pub(crate) fn len(&self) -> usize {
         self.names.len()
     }
+}
+
+fn unread(names: &[String]) -> Vec<AtomicBool> {
+    names.iter().map(|_| AtomicBool::new(false)).collect()
 }
 
 /// The columns of one record, by name.
@@ -96,7 +103,11 @@ impl<'a> Row<'a> {
     /// A column, empty if the file does not have it.
     pub(crate) fn get(&self, name: &str) -> &str {
         self.header.find(name).map_or("", |at| {
-            self.header.is_read[at].set(true);
+            let is_read = &self.header.is_read[at];
+            // Threads share it, and to look is cheaper than to write.
+            if !is_read.load(Ordering::Relaxed) {
+                is_read.store(true, Ordering::Relaxed);
+            }
             &self.fields[at]
         })
     }
