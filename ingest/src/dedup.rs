@@ -3,32 +3,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use arrow::datatypes::DataType;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::UInt64Type;
 use datafusion::dataframe::DataFrame;
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::functions_aggregate::expr_fn::{bool_or, max, min};
-use datafusion::logical_expr::{Expr, JoinType, cast, col, lit, when};
+use datafusion::functions_aggregate::expr_fn::{bool_or, min};
+use datafusion::logical_expr::{Expr, JoinType, col, lit, when};
 use datasets::table::{ChainRow, DomainRow, GoRow, PlddtRow, Rows, SsRow, WeightRow, Writer};
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 mod facts;
 mod mutations;
+mod pairs;
 
 use crate::Error;
+use crate::buckets::{Buckets, Dealt, sorted};
 use crate::claim;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ledger::{Fate, Ledger, Notes};
 use crate::reason::{Fault, Reason};
 
+pub(crate) use pairs::Pair;
+
 /// What is left of the claims and waits for the split, sorted. The tables that do not are written.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Relations {
     /// Distinct sequences with the names under which the sources hold them.
     pub(crate) proteins: Vec<ProteinClaim>,
-    pub(crate) pairs: Vec<PairRow>,
+    pub(crate) pairs: Vec<Pair>,
     /// Rows of the tables that are written.
     pub(crate) rows: BTreeMap<String, u64>,
     /// Records with sound claims.
@@ -48,22 +55,11 @@ pub(crate) struct ProteinClaim {
     pub(crate) test: bool,
 }
 
-/// A pair whose proteins are found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct PairRow {
-    pub(crate) protein_id_a: String,
-    pub(crate) protein_id_b: String,
-    pub(crate) label: bool,
-    pub(crate) source: String,
-    pub(crate) modes: Vec<String>,
-}
-
 /// A record to be quarantined, as a plan finds it.
 #[derive(Deserialize)]
 struct Refused {
     record: u64,
     detail: String,
-    raw: Option<String>,
 }
 
 /// Plans over one set of claims.
@@ -73,6 +69,8 @@ struct Plans<'a> {
     ledger: &'a Ledger,
     /// Where tables are written.
     tables: &'a Path,
+    /// Where rows wait to be sorted.
+    buckets: PathBuf,
     /// Rows of those that are.
     rows: BTreeMap<String, u64>,
     /// Claims without those of conflicting records.
@@ -92,25 +90,31 @@ pub(crate) async fn relate(
     config: &Config,
     claims: DataFrame,
     tables: &Path,
+    buckets: PathBuf,
 ) -> Result<Relations, Error> {
     let ledger = &Ledger::default();
     let conflicts = id_conflicts(engine, &claims, ledger).await?;
+    tracing::info!(records = conflicts.len(), "conflicts of ids found");
     let sound = engine.by_number(claims, "record", JoinType::RightAnti, &conflicts)?;
     let (kept, near, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let rows = BTreeMap::new();
-    let mut plans = Plans { engine, config, ledger, tables, rows, sound, kept, near, refused };
+    let mut plans = Plans { engine, config, ledger, tables, buckets, rows, sound, kept, near, refused };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
+    tracing::info!(pairs = pairs.len(), "pairs found");
     let keyed = plans.sound.clone().filter(col("key").is_not_null())?;
     let first = keyed.aggregate(vec![col("key")], vec![min(col("order")).alias("first")])?;
     plans.kept.extend(engine.numbers(first.select(vec![col("first")])?).await?);
+
+    tracing::info!("repeats found");
 
     let ddg_tests = plans.mutations().await?;
     let mut proteins = plans.proteins().await?;
     for protein in &mut proteins {
         protein.test |= go_tests.contains(&protein.protein_id) || ddg_tests.contains(&protein.protein_id);
     }
+    tracing::info!(proteins = proteins.len(), "proteins found");
     plans.facts().await?;
     let mut nodes = Nodes::new();
     plans.table("domain", &["domain_id", "node"], "domain_id", |domain| note(&mut nodes, domain)).await?;
@@ -144,24 +148,39 @@ async fn id_conflicts(engine: &Engine, claims: &DataFrame, ledger: &Ledger) -> R
     let others = named
         .join(first, JoinType::Inner, &["source", "accession"], &["s", "a"], None)?
         .filter(col("protein_id").not_eq(col("first_protein")))?
-        .select(vec![col("record")])?;
-    let records: BTreeSet<u64> = engine.numbers(others).await?.into_iter().collect();
+        .select(vec![col("record"), col("accession").alias("detail")])?;
+    let refused = engine.collect::<Refused>(others).await?;
+    let detail = |id: &str| format!("{id:?} was given another sequence before");
+    quarantine(engine, claims, ledger, Reason::IdConflict, refused, detail).await
+}
+
+/// Quarantines records that a plan found unusable, and returns them. Their texts are long and they are few: what plans know of
+/// a record is where it stands, and its text is looked up here.
+async fn quarantine(
+    engine: &Engine,
+    claims: &DataFrame,
+    ledger: &Ledger,
+    reason: Reason,
+    refused: Vec<Refused>,
+    detail: impl Fn(&str) -> String,
+) -> Result<BTreeSet<u64>, Error> {
+    #[derive(Deserialize)]
+    struct Text {
+        record: u64,
+        raw: String,
+    }
+    let records: BTreeSet<u64> = refused.iter().map(|refused| refused.record).collect();
     if records.is_empty() {
         return Ok(records);
     }
-    // Texts are long and conflicts are few: what is read of the others is where they stand.
-    let first_claims = claims.clone().filter(col("order").eq(col("record")))?;
-    let first_claims =
-        first_claims.select(vec![col("record"), col("accession").alias("detail"), col("raw")])?;
-    let refused = engine.by_number(first_claims, "record", JoinType::RightSemi, &records)?;
-    for Refused { record, detail, raw } in engine.collect(refused).await? {
-        let detail = format!("{detail:?} was given another sequence before");
-        ledger.quarantine(
-            record,
-            Fault::new(Reason::IdConflict, detail),
-            raw.as_deref().unwrap_or(""),
-            false,
-        );
+    let texts = claims.clone().filter(col("order").eq(col("record")))?;
+    let texts = texts.select(vec![col("record"), col("raw")])?;
+    let texts = engine.by_number(texts, "record", JoinType::RightSemi, &records)?;
+    let texts = engine.collect::<Text>(texts).await?;
+    let texts: BTreeMap<u64, String> = texts.into_iter().map(|text| (text.record, text.raw)).collect();
+    for Refused { record, detail: of } in refused {
+        let text = texts.get(&record).map_or("", String::as_str);
+        ledger.quarantine(record, Fault::new(reason, detail(&of)), text, false);
     }
     Ok(records)
 }
@@ -195,7 +214,8 @@ impl Plans<'_> {
             unnamed.clone().join(lookup.clone(), JoinType::LeftAnti, &["accession"], &["known_as"], None)?;
         let lost =
             strangers.clone().join(lookup.clone(), JoinType::LeftAnti, &["locus"], &["known_as"], None)?;
-        let lost = lost.select(vec![col("record"), col("accession").alias("detail"), col("raw")])?;
+        let lost = lost.select(vec![col("record"), col("accession").alias("detail")])?;
+        let lost = self.engine.collect(lost).await?;
         self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}")).await?;
         let columns = |protein: &str| {
             let mut columns: Vec<Expr> = ["order", "accession", "source", "scope", "test"].map(col).to_vec();
@@ -218,111 +238,6 @@ impl Plans<'_> {
         }
         let tests = self.engine.collect::<Test>(tests).await?;
         Ok(tests.into_iter().map(|test| test.protein_id).collect())
-    }
-
-    /// Pairs with their proteins, the smaller id first; those with both labels are refused.
-    async fn pairs(&mut self) -> Result<Vec<PairRow>, Error> {
-        let found = self.found_pairs().await?;
-        let number = || cast(col("label"), DataType::Int32);
-        let key = ["scope", "protein_id_a", "protein_id_b"];
-        let both = found
-            .clone()
-            .aggregate(
-                key.map(col).to_vec(),
-                vec![min(number()).alias("least"), max(number()).alias("most")],
-            )?
-            .filter(col("least").not_eq(col("most")))?
-            .select(vec![
-                col("scope").alias("c"),
-                col("protein_id_a").alias("x"),
-                col("protein_id_b").alias("y"),
-            ])?;
-        let both_key = ["c", "x", "y"];
-        let contested = both.clone().join(found.clone(), JoinType::RightSemi, &both_key, &key, None)?;
-        let contested = contested.select(vec![col("record"), col("source").alias("detail"), col("raw")])?;
-        let detail = |_: &str| "this pair is given with both labels".into();
-        self.refuse(contested, Reason::LabelConflict, detail).await?;
-        let clear = both.join(found, JoinType::RightAnti, &both_key, &key, None)?;
-        #[derive(Deserialize)]
-        struct Row {
-            protein_id_a: String,
-            protein_id_b: String,
-            label: bool,
-            source: String,
-            scope: String,
-            mode: String,
-        }
-        let first = self.first(&clear, &["scope", "protein_id_a", "protein_id_b", "mode"]).await?;
-        let rows = first.sort_by(["protein_id_a", "protein_id_b", "scope", "order"].map(col).to_vec())?;
-        let (mut pairs, mut last_scope) = (Vec::<PairRow>::new(), String::new());
-        let add = |Row { protein_id_a, protein_id_b, label, source, scope, mode }: Row| {
-            let is_same = |last: &&mut PairRow| {
-                (&last.protein_id_a, &last.protein_id_b, &last_scope)
-                    == (&protein_id_a, &protein_id_b, &scope)
-            };
-            let modes = Some(mode).filter(|mode| !mode.is_empty());
-            match pairs.last_mut().filter(is_same) {
-                Some(last) => last.modes.extend(modes),
-                None => {
-                    let modes = modes.into_iter().collect();
-                    pairs.push(PairRow { protein_id_a, protein_id_b, label, source, modes });
-                }
-            }
-            last_scope = scope;
-            Ok(())
-        };
-        self.engine.each(rows, add).await?;
-        pairs.iter_mut().for_each(|pair| pair.modes.sort());
-        pairs.sort_by(|a, b| {
-            (&a.protein_id_a, &a.protein_id_b, &a.source).cmp(&(&b.protein_id_a, &b.protein_id_b, &b.source))
-        });
-        Ok(pairs)
-    }
-
-    /// Pairs of two different proteins that the dictionary of their source holds.
-    async fn found_pairs(&mut self) -> Result<DataFrame, Error> {
-        let mut columns: Vec<Expr> = ["order", "record", "raw", "source", "scope"].map(col).to_vec();
-        columns.extend(["id_a", "id_b", "label", "mode"].map(|f| get_field(col("ppi"), f).alias(f)));
-        let mut pairs = self.sound.clone().filter(col("ppi").is_not_null())?.select(columns)?;
-        for end in ["a", "b"] {
-            let (source, name, protein) =
-                (format!("source_{end}"), format!("name_{end}"), format!("found_{end}"));
-            let dictionary = self
-                .sound
-                .clone()
-                .filter(col("member").is_not_null())?
-                .select(vec![
-                    col("source").alias(&source),
-                    col("accession").alias(&name),
-                    col("protein_id").alias(&protein),
-                ])?
-                .distinct()?;
-            let id = format!("id_{end}");
-            pairs = pairs.join(dictionary, JoinType::Left, &["source", &id], &[&source, &name], None)?;
-        }
-        let lost = pairs.clone().filter(col("found_a").is_null().or(col("found_b").is_null()))?;
-        let lost_id = when(col("found_a").is_null(), col("id_a")).otherwise(col("id_b"))?;
-        let lost = lost.select(vec![col("record"), lost_id.alias("detail"), col("raw")])?;
-        let detail = |id: &str| format!("the dictionary has no usable sequence for {id:?}");
-        self.refuse(lost, Reason::UnknownProtein, detail).await?;
-        let found = pairs.filter(col("found_a").is_not_null().and(col("found_b").is_not_null()))?;
-        let selves = found.clone().filter(col("found_a").eq(col("found_b")))?;
-        let selves = selves.select(vec![col("record"), col("id_a").alias("detail"), col("raw")])?;
-        self.refuse(selves, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence"))
-            .await?;
-
-        let in_order = || col("found_a").lt(col("found_b"));
-        Ok(found.filter(col("found_a").not_eq(col("found_b")))?.select(vec![
-            when(in_order(), col("found_a")).otherwise(col("found_b"))?.alias("protein_id_a"),
-            when(in_order(), col("found_b")).otherwise(col("found_a"))?.alias("protein_id_b"),
-            col("label"),
-            col("mode"),
-            col("source"),
-            col("scope"),
-            col("order"),
-            col("record"),
-            col("raw"),
-        ])?)
     }
 
     /// Distinct sequences, by id.
@@ -378,11 +293,6 @@ impl Plans<'_> {
         Ok(proteins)
     }
 
-    /// Sound claims for one table that were kept, as [`Plans::claims`] gives them.
-    fn rows(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
-        self.engine.by_number(self.claims(table, columns)?, "order", JoinType::RightSemi, &self.kept)
-    }
-
     /// All sound claims for one table, with the columns that every table takes from the claim itself.
     fn claims(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
         let claims = self.sound.clone().filter(col(table).is_not_null())?;
@@ -402,11 +312,35 @@ impl Plans<'_> {
         table: &str,
         columns: &[&str],
         then: &str,
-        edit: impl FnMut(&mut T),
+        mut edit: impl FnMut(&mut T),
     ) -> Result<(), Error> {
-        let rows = self.rows(table, columns)?;
-        let rows = rows.sort_by(["protein_id", then, "source", "order"].map(col).to_vec())?;
-        self.write(rows, edit).await
+        let dealt = self.dealt(self.claims(table, columns)?).await?;
+        let mut writer = self.begin::<T>()?;
+        let rows = |claims: RecordBatch| -> Result<Vec<T>, Error> {
+            let orders = claims.column_by_name("order").expect("claims have a place");
+            let orders = orders.as_primitive::<UInt64Type>().values();
+            let is_kept: BooleanArray = orders.iter().map(|order| Some(self.kept.contains(order))).collect();
+            let kept = filter_record_batch(&claims, &is_kept)?;
+            let rows = sorted(&kept, &["protein_id", then, "source", "order"])?;
+            Ok(serde_arrow::from_record_batch(&rows)?)
+        };
+        dealt.each(rows, |rows| {
+            rows.into_iter().try_for_each(|mut row| {
+                edit(&mut row);
+                Ok(writer.push(row)?)
+            })
+        })?;
+        self.end(writer)
+    }
+
+    /// The rows of a frame in buckets.
+    async fn dealt(&self, frame: DataFrame) -> Result<Dealt, Error> {
+        let mut buckets = Buckets::new(self.buckets.clone());
+        let mut batches = self.engine.stream(frame).await?;
+        while let Some(batch) = batches.next().await {
+            buckets.add(batch?)?;
+        }
+        buckets.close()
     }
 
     /// Writes the rows of a plan as a table.
@@ -449,18 +383,15 @@ impl Plans<'_> {
         Ok(kept)
     }
 
-    /// Quarantines records that a plan found unusable.
+    /// Quarantines records.
     async fn refuse(
         &mut self,
-        rows: DataFrame,
+        refused: Vec<Refused>,
         reason: Reason,
         detail: impl Fn(&str) -> String,
     ) -> Result<(), Error> {
-        for row in self.engine.collect::<Refused>(rows).await? {
-            let fault = Fault::new(reason, detail(&row.detail));
-            self.ledger.quarantine(row.record, fault, row.raw.as_deref().unwrap_or(""), false);
-            self.refused.insert(row.record);
-        }
+        let found = quarantine(self.engine, &self.sound, self.ledger, reason, refused, detail).await?;
+        self.refused.extend(found);
         Ok(())
     }
 

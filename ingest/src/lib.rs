@@ -8,6 +8,7 @@
 mod account;
 mod archive;
 mod audit;
+mod buckets;
 mod claim;
 mod clean;
 pub mod cluster;
@@ -42,7 +43,7 @@ use std::path::Path;
 
 pub use audit::Audit;
 pub use config::{Config, Kind, Role, Source};
-use datasets::table::{PpiRow, ProteinRow, QuarantineRow, Rows, Split};
+use datasets::table::{PpiRow, ProteinRow, QuarantineRow, Rows, Split, Writer};
 use engine::Engine;
 pub use error::Error;
 pub use homology::Kinship;
@@ -114,7 +115,7 @@ async fn ingest(
     let tables = work.tables();
     let relate = async || {
         work.empty_tables()?;
-        dedup::relate(engine, config, parsed.claims, &tables).await
+        dedup::relate(engine, config, parsed.claims, &tables, work.buckets()).await
     };
     let dedup::Relations { proteins, pairs, rows, claimed, notes } =
         work.kept(&format!("relations-{made_of}"), relate).await?;
@@ -153,32 +154,31 @@ fn write(
     config: &Config,
     tables: &Path,
     proteins: Vec<ProteinRow>,
-    pairs: Vec<dedup::PairRow>,
+    pairs: Vec<dedup::Pair>,
     quarantine: &[QuarantineRow],
     files: Vec<FileCounts>,
     mut rows: BTreeMap<String, u64>,
 ) -> Result<Manifest, Error> {
     let parts: BTreeMap<&str, Split> = proteins.iter().map(|p| (p.protein_id.as_str(), p.split)).collect();
     let part = |id: &str| parts.get(id).copied();
-    let ppi: Vec<PpiRow> = pairs
-        .into_iter()
-        .map(|pair| {
-            let split = split::of_pair(part(&pair.protein_id_a), part(&pair.protein_id_b));
-            let dedup::PairRow { protein_id_a, protein_id_b, label, source, modes } = pair;
-            PpiRow { protein_id_a, protein_id_b, label, modes, source, split }
-        })
-        .collect();
+    let n_pairs = pairs.len();
+    let mut ppi = Writer::new(fs_err::File::create(PpiRow::path(tables))?.into_file())?;
+    for dedup::Pair { proteins, label, source, modes } in pairs {
+        let [protein_id_a, protein_id_b] = proteins.map(|id| format!("{id:032x}"));
+        let split = split::of_pair(part(&protein_id_a), part(&protein_id_b));
+        let source = config.source[source as usize].name.clone();
+        ppi.push(PpiRow { protein_id_a, protein_id_b, label, modes, source, split })?;
+    }
+    ppi.close()?.0.sync_all()?;
     drop(parts);
     ProteinRow::write(tables, &proteins)?;
-    PpiRow::write(tables, &ppi)?;
     QuarantineRow::write(tables, quarantine)?;
     let last = [
         (ProteinRow::TABLE, proteins.len()),
-        (PpiRow::TABLE, ppi.len()),
+        (PpiRow::TABLE, n_pairs),
         (QuarantineRow::TABLE, quarantine.len()),
     ];
     rows.extend(last.map(|(table, n)| (table.to_owned(), n as u64)));
-    drop(ppi);
     let tasks = tasks::count(tables, &proteins)?;
     let warnings = tasks::warnings(&tasks).into_iter().map(|(task, warning)| format!("{task}: {warning}"));
     let warnings = warnings.collect();

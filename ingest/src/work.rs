@@ -55,6 +55,11 @@ impl Work {
         self.folder.join("tables")
     }
 
+    /// Where rows wait to be sorted.
+    pub(crate) fn buckets(&self) -> PathBuf {
+        self.folder.join("buckets")
+    }
+
     /// Where MMseqs2 works.
     pub(crate) fn mmseqs(&self) -> PathBuf {
         self.folder.join("mmseqs")

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use datafusion::logical_expr::col;
+use arrow::array::RecordBatch;
 use datasets::table::{ContradictionRow, FactRow, RepeatRow};
-use futures::StreamExt;
 use serde::Deserialize;
 
 use super::Plans;
 use crate::Error;
+use crate::buckets::sorted;
 use crate::contradiction::contradictions;
 use crate::near;
 
@@ -25,46 +25,61 @@ struct Place {
 /// A claimed fact.
 type Claimed = (FactRow, Place);
 
+/// What is left of the facts of one protein, or of several.
+#[derive(Default)]
+struct Merged {
+    facts: Vec<FactRow>,
+    repeats: Vec<RepeatRow>,
+    contradictions: Vec<ContradictionRow>,
+    /// Places of the facts that were merged into others of other words.
+    near: Vec<u64>,
+}
+
 impl Plans<'_> {
     /// Writes `facts`, `repeats` and `contradictions`. With `near_duplicates` a text about the same protein, task and
     /// question is merged into one that says nearly the same, a published test set's with its own only.
     pub(super) async fn facts(&mut self) -> Result<(), Error> {
-        let licences: HashMap<&str, &str> =
-            self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-        let claimed = self.claims("fact", &COLUMNS)?;
-        let claimed = claimed.sort_by(["protein_id", "task", "source", "order"].map(col).to_vec())?;
-
+        let dealt = self.dealt(self.claims("fact", &COLUMNS)?).await?;
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
-        let mut disagreeing = self.begin::<ContradictionRow>()?;
-        let mut write = |plans: &mut Self, of_protein: Vec<Claimed>| -> Result<(), Error> {
-            let (kept, repeated) = plans.merge(of_protein);
-            contradictions(&kept).into_iter().try_for_each(|row| disagreeing.push(row))?;
-            kept.into_iter().try_for_each(|row| facts.push(row))?;
-            Ok(repeated.into_iter().try_for_each(|row| repeats.push(row))?)
+        let mut contradictions = self.begin::<ContradictionRow>()?;
+        let mut near = Vec::new();
+        let merge =
+            |claims: RecordBatch| self.merged(&sorted(&claims, &["protein_id", "task", "source", "order"])?);
+        let write = |merged: Merged| {
+            merged.facts.into_iter().try_for_each(|row| facts.push(row))?;
+            merged.repeats.into_iter().try_for_each(|row| repeats.push(row))?;
+            merged.contradictions.into_iter().try_for_each(|row| contradictions.push(row))?;
+            near.extend(merged.near);
+            Ok(())
         };
-        let mut batches = self.engine.stream(claimed).await?;
-        let mut of_protein: Vec<Claimed> = Vec::new();
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            let places: Vec<Place> = serde_arrow::from_record_batch(&batch)?;
-            for (mut fact, place) in
-                serde_arrow::from_record_batch::<Vec<FactRow>>(&batch)?.into_iter().zip(places)
-            {
-                fact.licence = licences[fact.source.as_str()].to_owned();
-                if of_protein.last().is_some_and(|(last, _)| last.protein_id != fact.protein_id) {
-                    write(self, std::mem::take(&mut of_protein))?;
-                }
-                of_protein.push((fact, place));
-            }
-        }
-        write(self, of_protein)?;
+        dealt.each(merge, write)?;
+        near.iter().for_each(|order| _ = self.kept.remove(order));
+        self.near.extend(near);
         self.end(facts)?;
         self.end(repeats)?;
-        self.end(disagreeing)
+        self.end(contradictions)
+    }
+
+    /// What is left of facts, which stand protein by protein.
+    fn merged(&self, claims: &RecordBatch) -> Result<Merged, Error> {
+        let licences: HashMap<&str, &str> =
+            self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
+        let facts: Vec<FactRow> = serde_arrow::from_record_batch(claims)?;
+        let places: Vec<Place> = serde_arrow::from_record_batch(claims)?;
+        let (mut merged, mut of_protein) = (Merged::default(), Vec::new());
+        for (mut fact, place) in facts.into_iter().zip(places) {
+            fact.licence = licences[fact.source.as_str()].to_owned();
+            if of_protein.last().is_some_and(|(last, _): &Claimed| last.protein_id != fact.protein_id) {
+                self.merge(std::mem::take(&mut of_protein), &mut merged);
+            }
+            of_protein.push((fact, place));
+        }
+        self.merge(of_protein, &mut merged);
+        Ok(merged)
     }
 
     /// Of the facts of one protein those that stay, and those that others stand for.
-    fn merge(&mut self, claimed: Vec<Claimed>) -> (Vec<FactRow>, Vec<RepeatRow>) {
+    fn merge(&self, claimed: Vec<Claimed>, into: &mut Merged) {
         let (mut first, equal): (Vec<Claimed>, Vec<Claimed>) =
             claimed.into_iter().partition(|(_, place)| self.kept.contains(&place.order));
         let mut repeats = Vec::with_capacity(equal.len());
@@ -78,8 +93,7 @@ impl Plans<'_> {
                 facts.push(fact);
                 continue;
             };
-            self.kept.remove(&order);
-            self.near.insert(order);
+            into.near.push(order);
             merged.insert((scope, fact.fact_id.clone()), (by.clone(), *similarity));
             repeats.push(RepeatRow::new(fact, by.clone(), *similarity));
         }
@@ -90,7 +104,9 @@ impl Plans<'_> {
         }
         // Stable: of one fact those that came first stay first.
         repeats.sort_by(|a, b| (&a.task, &a.kept_id).cmp(&(&b.task, &b.kept_id)));
-        (facts, repeats)
+        into.contradictions.extend(contradictions(&facts));
+        into.facts.extend(facts);
+        into.repeats.extend(repeats);
     }
 }
 

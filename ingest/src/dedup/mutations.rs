@@ -15,6 +15,7 @@ use crate::reason::{Fault, Reason};
 /// One measurement.
 #[derive(Deserialize)]
 struct Measured {
+    order: u64,
     protein_id: String,
     wild_type: String,
     position: u32,
@@ -56,9 +57,10 @@ impl Plans<'_> {
     /// Writes `ddg`, and returns the proteins of test sources that were found by their structure. Distinct values of the
     /// same change within a scope are measurements of it and are averaged.
     pub(super) async fn mutations(&mut self) -> Result<BTreeSet<String>, Error> {
-        let rows = self.rows("ddg", &COLUMNS)?;
-        let rows = rows.sort_by(["protein_id", "position", "mutant", "scope", "order"].map(col).to_vec())?;
-        let mut measured: Vec<Measured> = self.engine.collect(rows).await?;
+        let named = self.claims("ddg", &COLUMNS)?.filter(col("protein_id").is_not_null())?;
+        let mut measured: Vec<Measured> = self.engine.collect(named).await?;
+        measured.retain(|m| self.kept.contains(&m.order));
+        measured.sort_by_key(|m| m.order);
         let (found, tests) = self.named_by_structure(&measured).await?;
         measured.extend(found);
         let key = |m: &Measured| (m.protein_id.clone(), m.position, m.mutant.clone(), m.scope.clone());
@@ -157,6 +159,7 @@ impl Plans<'_> {
                 self.kept.insert(row.order);
                 let Unnamed { wild_type, position, mutant, ddg_kcal, structure, source, scope, .. } = row;
                 found.push(Measured {
+                    order: row.order,
                     protein_id,
                     wild_type,
                     position,
