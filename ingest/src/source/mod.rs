@@ -34,8 +34,8 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::ScopedJoinHandle;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datasets::residue::{self, SequenceError};
 use indicatif::ProgressBar;
@@ -58,6 +58,8 @@ pub(crate) use table::{Header, Row, csv_fields, number};
 /// Records that are parsed by one thread together, and bytes of text of these, at most.
 const MOST_RECORDS: usize = 1 << 13;
 const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
+/// Chunks that are read for each thread that helps, before the one that reads parses one itself.
+const CHUNKS_AHEAD: usize = 3;
 
 /// What parsers need to know besides the text.
 #[derive(Debug, Clone)]
@@ -315,8 +317,8 @@ impl Sink {
         self.put(record.line(), &record.raw(), parsed)
     }
 
-    /// Takes every record that `next` gives, parsed unless it is faulty already. While one chunk of them is parsed by a thread
-    /// that is free, if there is any, this one reads on; where a chunk is parsed changes no byte.
+    /// Takes every record that `next` gives, parsed unless it is faulty already. Threads that are free parse chunks of them while
+    /// this one reads on, and it parses, too, when many wait; where a chunk is parsed changes no byte.
     pub(crate) fn records<R: Record>(
         &mut self,
         mut next: impl FnMut() -> Result<Option<R>, Error>,
@@ -331,28 +333,54 @@ impl Sink {
             });
             claims.collect()
         };
-        let encode = &|chunk| encoder.encode(&parse(chunk));
+        // Who gets the row group may have gone, with an error of its own.
+        let work = |(chunk, done): (Chunk<R>, Sender<_>)| _ = done.send(encoder.encode(&parse(chunk)));
+        let (wait, waiting) = channel();
+        let waiting = Mutex::new(waiting);
+        // Ends when the other end is dropped.
+        let help = || {
+            loop {
+                let chunk = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(chunk) = chunk else { return };
+                work(chunk);
+            }
+        };
         std::thread::scope(|scope| {
-            let mut elsewhere: VecDeque<ScopedJoinHandle<'_, Result<Encoded, Error>>> = VecDeque::new();
+            let wait = wait;
+            let (mut groups, mut n_helpers) = (VecDeque::<Receiver<Result<Encoded, Error>>>::new(), 0);
             loop {
                 let (chunk, is_last) = self.chunk(&mut next)?;
                 if is_last {
-                    elsewhere.drain(..).try_for_each(|thread| self.claims.append(joined(thread)?))?;
+                    drop(wait);
+                    // No helper holds the lock for long any more.
+                    while let Ok(chunk) = waiting.lock().unwrap_or_else(PoisonError::into_inner).try_recv() {
+                        work(chunk);
+                    }
+                    for group in groups {
+                        self.claims.append(group.recv().expect("every chunk is worked at")?)?;
+                    }
                     // It may be little, and there may be many files: written with what other files have left.
                     return self.claims.add(parse(chunk));
                 }
                 if let Ok(permit) = free.clone().try_acquire_owned() {
-                    elsewhere.push_back(scope.spawn(move || {
+                    n_helpers += 1;
+                    scope.spawn(move || {
                         let _permit = permit;
-                        encode(chunk)
-                    }));
-                } else {
-                    let here = encode(chunk)?;
-                    elsewhere.drain(..).try_for_each(|thread| self.claims.append(joined(thread)?))?;
-                    self.claims.append(here)?;
+                        help();
+                    });
                 }
-                while let Some(thread) = elsewhere.pop_front_if(|thread| thread.is_finished()) {
-                    self.claims.append(joined(thread)?)?;
+                let (done, group) = channel();
+                groups.push_back(group);
+                wait.send((chunk, done)).expect("the other end is here");
+                // Who holds the lock waits for a chunk: then there is none.
+                if groups.len() > CHUNKS_AHEAD * n_helpers
+                    && let Ok(chunk) = waiting.try_lock().map_or(Err(TryRecvError::Empty), |of| of.try_recv())
+                {
+                    work(chunk);
+                }
+                while let Some(Ok(group)) = groups.front().map(Receiver::try_recv) {
+                    self.claims.append(group?)?;
+                    groups.pop_front();
                 }
             }
         })
@@ -452,11 +480,6 @@ fn placed(
         claim.raw = (part == 0).then(|| cut(raw));
     }
     claims
-}
-
-/// What a thread has made.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// File stem without `.gz` and the like, for messages and for sources whose file name says what is in them.
