@@ -1,11 +1,13 @@
 //! Where a model is: a folder, or a name on the Hugging Face hub.
 
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
-use hf_hub::HFClientSync;
+use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
+use hf_hub::{HFClient, HFClientSync, HFRepositorySync};
 
 /// Files of a model repository that are used; weights in other formats are not fetched. ESM3 and ESM-C of the `esm` package
 /// have no other weights than these of PyTorch.
@@ -17,6 +19,10 @@ const FILES: &[&str] = &[
     "data/weights/esm3_sm_open_v1.pth",
     "data/weights/esmc_*.pth",
 ];
+
+/// Bytes of weights that are asked for at once. What an interrupted download had of a piece is fetched again, what it had of
+/// others is not.
+const PIECE: u64 = 64 << 20;
 
 /// A model as settings name it.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +70,7 @@ pub fn locate(from: &Path, named: &Path) -> Result<Place> {
 
 /// The folder of a model: `model` itself when it is a folder, else the snapshot of the repository `owner/name`, from the
 /// cache that Python shares (`HF_HOME`) or downloaded (`HF_TOKEN` and `HF_ENDPOINT` are honoured, `HF_HUB_OFFLINE=1`
-/// asks nobody). Files that an interrupted download had finished are not fetched again.
+/// asks nobody). What an interrupted download had is not fetched again, but for the last 64 MiB of it at most.
 ///
 /// # Errors
 /// When it is neither, cannot be fetched, or a file arrived with another content than the hub says; the text says what to
@@ -86,8 +92,12 @@ pub fn resolve(model: &str) -> Result<PathBuf> {
         tracing::info!("model {model}: looking at the hub");
     }
     let fetch = || -> Result<PathBuf> {
-        let client = HFClientSync::new()?;
-        let repository = client.model(owner, name);
+        let client = HFClient::new()?;
+        let blobs = client.cache_dir().join(format!("models--{owner}--{name}/blobs"));
+        let repository = HFClientSync::from_inner(client)?.model(owner, name);
+        if !offline {
+            fetch_weights(&repository, &blobs)?;
+        }
         let download = repository.snapshot_download();
         let snapshot = download.allow_patterns(patterns).local_files_only(offline).send()?;
         verify(&snapshot, begin)?;
@@ -112,6 +122,60 @@ fn is_name(part: &str) -> bool {
         && part != "."
         && part != ".."
         && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}
+
+/// Whether it is one of the large files among [`FILES`].
+fn is_weights(path: &str) -> bool {
+    path.ends_with(".safetensors")
+        || path == "data/weights/esm3_sm_open_v1.pth"
+        || (path.starts_with("data/weights/esmc_") && path.ends_with(".pth"))
+}
+
+/// Fetches large weights into the cache, behind what an interrupted download has left there, of Python's too. (The client
+/// itself would begin anew.) Their blob is named by their hash, which [`verify`] compares.
+fn fetch_weights(repository: &HFRepositorySync<RepoTypeModel>, blobs: &Path) -> Result<()> {
+    let commit = repository.info().revision("main").send()?.sha.context("the hub names no commit")?;
+    for entry in repository.list_tree().revision(&commit).recursive(true).send()? {
+        let RepoTreeEntry::File { path, .. } = entry else { continue };
+        if !is_weights(&path) {
+            continue;
+        }
+        let file = repository.get_file_metadata().filepath(&path).revision(&commit).send()?;
+        let (blob, part) = (blobs.join(&file.etag), blobs.join(format!("{}.incomplete", file.etag)));
+        if blob.exists() || (file.file_size <= PIECE && !part.exists()) {
+            continue;
+        }
+        fs::create_dir_all(blobs)?;
+        let mut out = fs::OpenOptions::new().create(true).append(true).open(&part)?.into_file();
+        // Whoever fetches it already is waited for.
+        out.lock()?;
+        if blob.exists() {
+            continue;
+        }
+        let mut length = out.metadata()?.len();
+        if length > file.file_size {
+            out.set_len(0)?;
+            length = 0;
+        }
+        while length < file.file_size {
+            tracing::info!("{path}: {} of {} MiB", length >> 20, file.file_size >> 20);
+            let piece = length..(length + PIECE).min(file.file_size);
+            let fetched = repository.download_file_to_bytes().filename(&path).revision(&commit);
+            let bytes = fetched.range(piece.clone()).send()?;
+            ensure!(
+                bytes.len() as u64 == piece.end - piece.start,
+                "{path}: asked for bytes {piece:?}, got {}\nhint: try again; a proxy between may not pass ranges on",
+                bytes.len()
+            );
+            out.write_all(&bytes)?;
+            length = piece.end;
+        }
+        // So that it is verified, though all of it may have been there.
+        out.set_modified(SystemTime::now())?;
+        out.sync_all()?;
+        fs::rename(part, blob)?;
+    }
+    Ok(())
 }
 
 /// Compares the files that came since `begin` with their SHA-256, which is the name of their blob if they are large; what

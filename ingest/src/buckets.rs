@@ -6,8 +6,10 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{
+    SortColumn, SortOptions, concat_batches, interleave_record_batch, lexsort_to_indices, take_record_batch,
+};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use fs_err as fs;
@@ -70,19 +72,22 @@ impl Buckets {
     fn deal(&mut self) -> Result<Option<(RecordBatch, Vec<usize>)>, Error> {
         let waiting = std::mem::take(&mut self.waiting);
         self.bytes = 0;
-        let Some(first) = waiting.first() else { return Ok(None) };
-        let rows = concat_batches(&first.schema(), &waiting)?;
-        drop(waiting);
-        let of_row = buckets(&rows);
-        let mut begin = vec![0; N + 1];
-        of_row.iter().for_each(|&bucket| begin[bucket as usize + 1] += 1);
-        (0..N).for_each(|bucket| begin[bucket + 1] += begin[bucket]);
-        let (mut next, mut places) = (begin.clone(), vec![0; of_row.len()]);
-        for (row, &bucket) in (0_u32..).zip(&of_row) {
-            places[next[bucket as usize]] = row;
-            next[bucket as usize] += 1;
+        if waiting.is_empty() {
+            return Ok(None);
         }
-        Ok(Some((take_record_batch(&rows, &UInt32Array::from(places))?, begin)))
+        let of_batch: Vec<Vec<u8>> = waiting.iter().map(buckets).collect();
+        let mut begin = vec![0; N + 1];
+        of_batch.iter().flatten().for_each(|&bucket| begin[bucket as usize + 1] += 1);
+        (0..N).for_each(|bucket| begin[bucket + 1] += begin[bucket]);
+        let (mut next, mut places) = (begin.clone(), vec![(0, 0); begin[N]]);
+        for (batch, of_row) in of_batch.iter().enumerate() {
+            for (row, &bucket) in of_row.iter().enumerate() {
+                places[next[bucket as usize]] = (batch, row);
+                next[bucket as usize] += 1;
+            }
+        }
+        let batches: Vec<&RecordBatch> = waiting.iter().collect();
+        Ok(Some((interleave_record_batch(&batches, &places)?, begin)))
     }
 
     /// Ends the dealing.

@@ -36,6 +36,9 @@ static OPENERS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
 
 /// Folds every run of white space to one blank and trims.
 pub(crate) fn fold(text: &str) -> String {
+    if is_folded(text.as_bytes()) {
+        return text.to_owned();
+    }
     let mut folded = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !folded.is_empty() {
@@ -44,6 +47,14 @@ pub(crate) fn fold(text: &str) -> String {
         folded.push_str(word);
     }
     folded
+}
+
+/// Whether a text is ASCII with single blanks between words, as most texts are: quick to see, a vector at a time.
+fn is_folded(text: &[u8]) -> bool {
+    let is_plain = text.iter().fold(true, |is, &b| is & (b >= b' ') & b.is_ascii());
+    let pairs = text.iter().zip(text.iter().skip(1));
+    let is_single = pairs.fold(true, |is, (&a, &b)| is & ((a != b' ') | (b != b' ')));
+    is_plain && is_single && text.first() != Some(&b' ') && text.last() != Some(&b' ')
 }
 
 /// The evidence codes of a text, sorted, each once.
@@ -148,6 +159,13 @@ mod tests {
         ];
         for (raw, want) in cases {
             assert_eq!(without_opener(raw), want);
+        }
+    }
+
+    #[test]
+    fn a_folded_text_has_single_blanks() {
+        for text in ["", "a", " a", "a ", "a  b", "a b", "a\tb", "a\u{a0}b", "ü b", "a\u{85}", "a\u{1c}b"] {
+            assert_eq!(fold(text), text.split_whitespace().collect::<Vec<_>>().join(" "), "{text:?}");
         }
     }
 
