@@ -385,6 +385,14 @@ struct IngestArgs {
     /// Where to write the tables
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Fetch the recipe's files from here into --data first: s3://BUCKET/FOLDER, gs:// or file:///
+    #[cfg(feature = "object-store")]
+    #[arg(long, value_name = "URL")]
+    data_from: Option<String>,
+    /// Put the tables here, too, when they are whole
+    #[cfg(feature = "object-store")]
+    #[arg(long, value_name = "URL")]
+    out_to: Option<String>,
     /// Run the plans on the executors of this scheduler; they must see --data and --out under the same paths
     #[cfg(feature = "ballista")]
     #[arg(long, value_name = "HOST:PORT")]
@@ -478,11 +486,25 @@ fn ingest(args: &IngestArgs) -> Result<(), Failure> {
     let recipe = Recipe::load(&args.recipe.config, &args.recipe.set).map_err(Failure::Usage)?;
     let config = recipe.section(recipe.ingest.as_ref(), "ingest").map_err(Failure::Usage)?;
     let (data, out) = (&args.data, &args.out);
-    #[cfg(feature = "ballista")]
-    if let Some(scheduler) = &args.cluster {
-        return stages::ingest(out, || ingest::run_on(scheduler, config, data, out)).map_err(Failure::Work);
-    }
-    stages::ingest(out, || ingest::run(config, data, out)).map_err(Failure::Work)
+    let run = || {
+        #[cfg(feature = "ballista")]
+        if let Some(scheduler) = &args.cluster {
+            return ingest::run_on(scheduler, config, data, out);
+        }
+        ingest::run(config, data, out)
+    };
+    #[cfg(feature = "object-store")]
+    let run = || {
+        if let Some(address) = &args.data_from {
+            ingest::store::fetch(address, config, data)?;
+        }
+        let manifest = run()?;
+        if let Some(address) = &args.out_to {
+            ingest::store::put(out, address)?;
+        }
+        Ok(manifest)
+    };
+    stages::ingest(out, run).map_err(Failure::Work)
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {

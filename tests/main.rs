@@ -29,3 +29,6 @@ mod run;
 mod server;
 /// Real files of every format against what others say of them.
 mod sources;
+/// Raw files from, and tables to, an object store.
+#[cfg(feature = "object-store")]
+mod store;

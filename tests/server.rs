@@ -1,7 +1,7 @@
 //! A server on this machine, as good or as bad as a test needs it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -10,8 +10,11 @@ use std::time::Duration;
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
+    /// What follows the `?`.
+    pub(crate) query: String,
     /// By name in small letters.
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What it is told.
@@ -114,8 +117,12 @@ fn read(stream: &TcpStream) -> Option<Request> {
         };
     }
     let (method, path) = first.split_once(' ')?;
-    let path = path.split([' ', '?']).next()?.to_owned();
-    Some(Request { method: method.to_owned(), path, headers })
+    let path = path.split(' ').next()?;
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    lines.read_exact(&mut body).ok()?;
+    Some(Request { method: method.to_owned(), path: path.to_owned(), query: query.to_owned(), headers, body })
 }
 
 /// `None` ends the connection.
@@ -123,7 +130,7 @@ fn send(mut stream: &TcpStream, request: &Request, reply: &Reply) -> Option<()> 
     let Reply { status, headers, body, sent, silent, pause } = reply;
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
     stream.write_all(head.as_bytes()).ok()?;
-    if request.method != "GET" {
+    if request.method == "HEAD" {
         return Some(());
     }
     for slice in body[..*sent].chunks(SLICE) {

@@ -180,6 +180,17 @@ pub enum Error {
         /// What went wrong.
         detail: String,
     },
+    /// An object store.
+    #[cfg(feature = "object-store")]
+    #[error(
+        "{address}: {detail}\nhint: credentials are read from the environment, as the vendors' own programs do (AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT, …)"
+    )]
+    Store {
+        /// The folder in it.
+        address: String,
+        /// What went wrong.
+        detail: String,
+    },
     /// Tables.
     #[error(transparent)]
     Table(#[from] datasets::Error),

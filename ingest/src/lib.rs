@@ -35,6 +35,8 @@ mod reason;
 mod row_group;
 mod source;
 mod split;
+#[cfg(feature = "object-store")]
+pub mod store;
 pub mod tasks;
 mod work;
 

@@ -39,6 +39,9 @@ pub struct Config {
     pub epochs: u64,
     /// Of these, epochs at the start in which Q8 is learnt residue by residue, before the CRF.
     pub warmup_epochs: u64,
+    /// Epochs at the start in which short chains come first: a curriculum.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub curriculum: u64,
     /// Residues in a batch, padding included.
     pub batch_residues: usize,
     /// Share of the residues that are hidden while training, so that a state is learnt from its surroundings, too.
@@ -73,6 +76,10 @@ pub struct Config {
     pub model: ModelConfig,
     /// How it is trained.
     pub optim: OptimConfig,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What a validation is worth.
@@ -195,7 +202,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
     }
     let sequences: Vec<&str> = valid.iter().map(|r| r.sequence.as_str()).collect();
     let mut log = RunLog::open(out, total, step)?;
-    let mut batches = sampler.epoch(at.position.epoch);
+    let mut batches = epoch(config, &sampler, &train, at.position.epoch);
     loop {
         if at.wants_validation() {
             let scores = ema.in_place(params, || {
@@ -219,7 +226,7 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
                 Ok([accurate.log_items("valid"), for_f1.log_items("valid/for_f1")].concat())
             })?;
             log.write(step, &scores)?;
-            batches = sampler.epoch(at.position.epoch);
+            batches = epoch(config, &sampler, &train, at.position.epoch);
         }
         let ends = at.position.epoch == config.epochs || at.best.stale >= config.patience;
         if step > 0 && (at.position.batch == 0 || step.is_multiple_of(config.save_every)) {
@@ -268,6 +275,15 @@ pub fn run(config: &Config, tables: &Path, out: &Path, resume: bool) -> Result<(
         log.advance(step);
     }
     log.finish()
+}
+
+/// The batches of an epoch; in those of a curriculum the ones with the shortest chains come first.
+fn epoch(config: &Config, sampler: &Sampler, train: &[SsRecord], number: u64) -> Vec<Vec<usize>> {
+    let mut batches = sampler.epoch(number);
+    if number < config.curriculum {
+        batches.sort_by_key(|batch| batch.iter().map(|&record| train[record].len()).max());
+    }
+    batches
 }
 
 /// What the model reads beside the residues.

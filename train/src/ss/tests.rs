@@ -8,6 +8,7 @@ seed = 7
 sources = ["a"]
 epochs = 8
 warmup_epochs = 2
+curriculum = 1
 batch_residues = 110
 hidden_residues = 0.05
 q3_weight = 1.0
@@ -112,6 +113,20 @@ fn bytes(run: &Path) -> Vec<(String, Vec<u8>)> {
 
 fn on_threads<T: Send>(n: usize, work: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(work)
+}
+
+#[test]
+fn a_curriculum_begins_with_short_chains() {
+    let tables = tables("");
+    let [train, _] = records(&config(), tables.path()).unwrap();
+    let lengths: Vec<usize> = train.iter().map(SsRecord::len).collect();
+    let sampler = Sampler::new(7, lengths.clone(), Budget::Residues(60)).unwrap();
+    let longest = |number| -> Vec<usize> {
+        let batches = epoch(&config(), &sampler, &train, number);
+        batches.iter().map(|batch| batch.iter().map(|&record| lengths[record]).max().unwrap()).collect()
+    };
+    assert!(longest(0).is_sorted() && longest(0).first() < longest(0).last());
+    assert!(!longest(1).is_sorted() && epoch(&config(), &sampler, &train, 1) == sampler.epoch(1));
 }
 
 #[test]
