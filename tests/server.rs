@@ -11,9 +11,11 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     /// What follows the `?`.
+    #[cfg_attr(not(feature = "object-store"), expect(dead_code))]
     pub(crate) query: String,
     /// By name in small letters.
     pub(crate) headers: BTreeMap<String, String>,
+    #[cfg_attr(not(feature = "object-store"), expect(dead_code))]
     pub(crate) body: Vec<u8>,
 }
 
