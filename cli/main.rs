@@ -1,5 +1,6 @@
 //! The command line: clap, then one call per command.
 
+mod allocator;
 #[cfg(feature = "ballista")]
 mod cluster;
 mod download;
@@ -20,9 +21,6 @@ use ingest::near::Lsh;
 use models::device::{self, Device};
 use recipe::Recipe;
 use stages::Training;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Version and a hash of the sources: written into every result.
 const CODE: &str = env!("PEPTALK_CODE");
@@ -421,24 +419,9 @@ enum Failure {
     Work(anyhow::Error),
 }
 
-/// Tells the allocator how long to keep what is freed for the next request. A training step asks for the same hundreds of
-/// megabytes as the one before; to give them back to the system between the two, which then clears every page, took 45 % of a
-/// step. An ingest asks for something else at every table: a gigabyte lay about when large pieces were kept for a second.
-fn keep_freed_memory(command: &Command) {
-    // `mi_option_purge_delay` of mimalloc.h, ms (−1: never), and `mi_option_arena_purge_mult`: of large pieces so many times that.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    const ARENA_PURGE_MULT: libmimalloc_sys::mi_option_t = 24;
-    let delay = if matches!(command, Command::Ingest(_)) { 100 } else { -1 };
-    // SAFETY: sets numbers in a table, before there is a second thread.
-    unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, delay);
-        libmimalloc_sys::mi_option_set(ARENA_PURGE_MULT, 1);
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    keep_freed_memory(&cli.command);
+    allocator::keep_freed_memory(matches!(cli.command, Command::Ingest(_)));
     let filter = tracing_subscriber::EnvFilter::try_from_env("PEPTALK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()

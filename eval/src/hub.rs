@@ -93,10 +93,10 @@ pub fn resolve(model: &str) -> Result<PathBuf> {
     }
     let fetch = || -> Result<PathBuf> {
         let client = HFClient::new()?;
-        let blobs = client.cache_dir().join(format!("models--{owner}--{name}/blobs"));
+        let cache = client.cache_dir().join(format!("models--{owner}--{name}"));
         let repository = HFClientSync::from_inner(client)?.model(owner, name);
         if !offline {
-            fetch_weights(&repository, &blobs)?;
+            fetch_weights(&repository, &cache)?;
         }
         let download = repository.snapshot_download();
         let snapshot = download.allow_patterns(patterns).local_files_only(offline).send()?;
@@ -124,25 +124,47 @@ fn is_name(part: &str) -> bool {
         && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-/// Whether it is one of the large files among [`FILES`].
-fn is_weights(path: &str) -> bool {
-    path.ends_with(".safetensors")
-        || path == "data/weights/esm3_sm_open_v1.pth"
-        || (path.starts_with("data/weights/esmc_") && path.ends_with(".pth"))
+/// Whether it is one of [`FILES`].
+fn is_used(path: &str) -> bool {
+    FILES.iter().any(|pattern| match pattern.split_once('*') {
+        Some((begin, end)) => path.starts_with(begin) && path.ends_with(end),
+        None => path == *pattern,
+    })
 }
 
-/// Fetches large weights into the cache, behind what an interrupted download has left there, of Python's too. (The client
+/// Whether a blob is named by the SHA-256 of what is in it, as large ones are.
+fn is_hash(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whether downloads into this folder were interrupted.
+fn has_parts(blobs: &Path) -> Result<bool> {
+    if !blobs.exists() {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(blobs)? {
+        if entry?.path().extension().is_some_and(|end| end == "incomplete") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Fetches large files into the cache of a repository, behind what an interrupted download has left there, of Python's too. (The client
 /// itself would begin anew.) Their blob is named by their hash, which [`verify`] compares.
-fn fetch_weights(repository: &HFRepositorySync<RepoTypeModel>, blobs: &Path) -> Result<()> {
+fn fetch_weights(repository: &HFRepositorySync<RepoTypeModel>, cache: &Path) -> Result<()> {
+    let blobs = &cache.join("blobs");
+    let has_parts = has_parts(blobs)?;
     let commit = repository.info().revision("main").send()?.sha.context("the hub names no commit")?;
     for entry in repository.list_tree().revision(&commit).recursive(true).send()? {
-        let RepoTreeEntry::File { path, .. } = entry else { continue };
-        if !is_weights(&path) {
+        let RepoTreeEntry::File { path, size, .. } = entry else { continue };
+        let is_there = cache.join("snapshots").join(&commit).join(&path).exists();
+        if is_there || !is_used(&path) || (size <= PIECE && !has_parts) {
             continue;
         }
         let file = repository.get_file_metadata().filepath(&path).revision(&commit).send()?;
         let (blob, part) = (blobs.join(&file.etag), blobs.join(format!("{}.incomplete", file.etag)));
-        if blob.exists() || (file.file_size <= PIECE && !part.exists()) {
+        if !is_hash(&file.etag) || blob.exists() || (file.file_size <= PIECE && !part.exists()) {
             continue;
         }
         fs::create_dir_all(blobs)?;
@@ -192,10 +214,9 @@ fn verify(snapshot: &Path, begin: SystemTime) -> Result<()> {
             let blob = fs::canonicalize(&path)?;
             let expected =
                 blob.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            let is_hash = expected.len() == 64 && expected.bytes().all(|b| b.is_ascii_hexdigit());
             // a second of tolerance: clocks of file systems are coarse
             let age = fs::metadata(&blob)?.modified()?;
-            if !is_hash || age + std::time::Duration::from_secs(1) < begin {
+            if !is_hash(&expected) || age + std::time::Duration::from_secs(1) < begin {
                 continue;
             }
             if datasets::file_sha256(&blob)?.0 != expected {

@@ -69,10 +69,10 @@ struct Plans<'a> {
     ledger: &'a Ledger,
     /// Where tables are written.
     tables: &'a Path,
-    /// Where rows wait to be sorted.
-    buckets: PathBuf,
     /// Rows of those that are.
     rows: BTreeMap<String, u64>,
+    /// Where rows wait to be sorted.
+    buckets: PathBuf,
     /// Claims without those of conflicting records.
     sound: DataFrame,
     kept: BTreeSet<u64>,
@@ -98,7 +98,7 @@ pub(crate) async fn relate(
     let sound = engine.by_number(claims, "record", JoinType::RightAnti, &conflicts)?;
     let (kept, near, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let rows = BTreeMap::new();
-    let mut plans = Plans { engine, config, ledger, tables, buckets, rows, sound, kept, near, refused };
+    let mut plans = Plans { engine, config, ledger, tables, rows, buckets, sound, kept, near, refused };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
@@ -106,7 +106,6 @@ pub(crate) async fn relate(
     let keyed = plans.sound.clone().filter(col("key").is_not_null())?;
     let first = keyed.aggregate(vec![col("key")], vec![min(col("order")).alias("first")])?;
     plans.kept.extend(engine.numbers(first.select(vec![col("first")])?).await?);
-
     tracing::info!("repeats found");
 
     let ddg_tests = plans.mutations().await?;
