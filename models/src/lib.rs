@@ -6,14 +6,13 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod device;
-#[cfg(target_arch = "x86_64")]
-mod few_rows;
 pub mod fold;
 mod folder;
 #[doc(hidden)]
 pub mod gradcheck;
 pub mod layers;
 pub mod llm;
+mod matmul;
 pub mod ops;
 mod param;
 pub mod ss;
@@ -22,8 +21,9 @@ pub mod tape;
 mod view;
 mod weights;
 
+pub use matmul::{Matrix, Threads, matmul};
 pub use param::{Param, Params};
 pub use state_dict::read_state_dict;
 pub use tape::{Gradients, Tape, Var};
-pub use view::{Matrix, Real, Threads, View, matmul, tensor, view};
+pub use view::{Real, View, tensor, view};
 pub use weights::{Init, Weights, read_safetensors};

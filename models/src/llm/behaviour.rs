@@ -233,24 +233,16 @@ fn a_saved_model_is_the_same_model() -> Result<()> {
     assert_eq!(trained_logprobs(&copy, &rows, 0), trained_logprobs(&model, &rows, 0));
     // sharded, as large checkpoints come
     let all = crate::weights::read_safetensors(&folder.path().join("model.safetensors"))?;
-    let (mut map, mut shards) = (serde_json::Map::new(), [Default::default(), Default::default()]);
-    for (i, (name, tensor)) in all.into_iter().enumerate() {
-        map.insert(name.clone(), json!(format!("shard-{}.safetensors", i % 2)));
-        let shard: &mut std::collections::BTreeMap<String, Tensor> = &mut shards[i % 2];
-        shard.insert(name, tensor);
-    }
-    for (i, shard) in shards.into_iter().enumerate() {
-        crate::llm::files::write_safetensors(&folder.path().join(format!("shard-{i}.safetensors")), shard)?;
-    }
     fs_err::remove_file(folder.path().join("model.safetensors"))?;
-    fs_err::write(
-        folder.path().join("model.safetensors.index.json"),
-        json!({ "weight_map": map }).to_string(),
-    )?;
+    let half = all.values().map(|tensor| 4 * tensor.elem_count()).sum::<usize>() / 2;
+    crate::llm::files::write_shards(folder.path(), all, half)?;
+    let files = fs_err::read_dir(folder.path())?.map(|file| file.map(|file| file.path()));
+    let files = files.collect::<std::io::Result<Vec<_>>>()?;
+    let shard = files.iter().find(|file| file.to_string_lossy().contains("model-00002-of-")).expect("a second file");
     assert_eq!(trained_logprobs(&Qwen3::load(folder.path())?, &rows, 0), trained_logprobs(&model, &rows, 0));
-    fs_err::remove_file(folder.path().join("shard-1.safetensors"))?;
+    fs_err::remove_file(shard)?;
     let error = Qwen3::load(folder.path()).err().unwrap().to_string();
-    assert!(error.contains("shard-1"), "{error}");
+    assert!(error.contains("model-00002"), "{error}");
     Ok(())
 }
 

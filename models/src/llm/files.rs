@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use candle_core::{Error, Result, Tensor, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::weights::read_safetensors;
 
@@ -52,6 +52,44 @@ pub(crate) fn read_model(folder: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(tensors)
 }
 
+/// Bytes of one file of a model at most, unless a single tensor has more: as much as transformers puts into one.
+const SHARD: usize = 5_000_000_000;
+
+/// Writes `model.safetensors`, or, where that would be too large, numbered files and `model.safetensors.index.json`.
+pub(crate) fn write_model(folder: &Path, tensors: BTreeMap<String, Tensor>) -> Result<()> {
+    write_shards(folder, tensors, SHARD)
+}
+
+pub(super) fn write_shards(folder: &Path, tensors: BTreeMap<String, Tensor>, most: usize) -> Result<()> {
+    let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+    let total: usize = tensors.values().map(bytes).sum();
+    let index = folder.join("model.safetensors.index.json");
+    if total <= most {
+        if index.exists() {
+            fs_err::remove_file(&index)?;
+        }
+        return write_safetensors(&folder.join("model.safetensors"), tensors);
+    }
+    let mut shards = vec![BTreeMap::new()];
+    let mut taken = 0;
+    for (name, tensor) in tensors {
+        if taken > 0 && taken + bytes(&tensor) > most {
+            shards.push(BTreeMap::new());
+            taken = 0;
+        }
+        taken += bytes(&tensor);
+        shards.last_mut().expect("never empty").insert(name, tensor);
+    }
+    let n = shards.len();
+    let mut map = serde_json::Map::new();
+    for (at, shard) in shards.into_iter().enumerate() {
+        let file = format!("model-{:05}-of-{n:05}.safetensors", at + 1);
+        map.extend(shard.keys().map(|name| (name.clone(), json!(file))));
+        write_safetensors(&folder.join(file), shard)?;
+    }
+    write_json(&index, &json!({ "metadata": { "total_size": total }, "weight_map": map }))
+}
+
 /// With the metadata `format: pt`, without which transformers and PEFT refuse a file.
 pub(crate) fn write_safetensors(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<()> {
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
@@ -62,7 +100,6 @@ pub(crate) fn write_safetensors(path: &Path, tensors: BTreeMap<String, Tensor>) 
 mod tests {
     use super::*;
     use candle_core::{DType, Device};
-    use serde_json::json;
 
     fn tensors(names: &[&str]) -> BTreeMap<String, Tensor> {
         names.iter().map(|n| (n.to_string(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap())).collect()

@@ -269,7 +269,7 @@ impl Qwen3 {
         Self::new(config, Weights::loaded(tensors))
     }
 
-    /// Writes `config.json` and `model.safetensors` (f32) as transformers reads them. Adapters are not written: merge them
+    /// Writes `config.json` and `model.safetensors` (f32; beyond 5 GB several files and their index) as transformers reads them. Adapters are not written: merge them
     /// first, or save them with [`Qwen3::save_lora`].
     ///
     /// # Errors
@@ -279,7 +279,7 @@ impl Qwen3 {
         files::write_json(&folder.join("config.json"), &self.config.to_json())?;
         let base = self.without_lora()?;
         let tensors = base.params.iter().map(|p| (p.name().to_string(), p.value().clone())).collect();
-        files::write_safetensors(&folder.join("model.safetensors"), tensors)
+        files::write_model(folder, tensors)
     }
 
     /// Sizes and options.

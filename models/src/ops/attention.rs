@@ -14,9 +14,10 @@ use rayon::prelude::*;
 
 use crate::device::on_gpu;
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::kernel::{Number, add_to, sum_by, vectorised};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 use attend::Panels;
 pub(crate) use attend::largest;

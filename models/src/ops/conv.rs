@@ -4,9 +4,10 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::kernel::{Number, add_to};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 /// Rows whose weight gradients one task sums.
 const ROWS: usize = 4;

@@ -6,9 +6,10 @@ use candle_core::{Result, Tensor, bail};
 
 use crate::device::on_gpu;
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::kernel::{Number, add_to, for_rows, sum_blocks, sum_rows};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 /// `y[.., o] = Σ_i x[.., i] · weight[o, i] + bias[o]`.
 ///

@@ -11,9 +11,10 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::kernel::{Number, add_to, vectorised};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 /// Rows that one task carries. Fixed, because weight gradients are summed block by block.
 const ROWS: usize = 32;

@@ -5,9 +5,10 @@ use rayon::prelude::*;
 
 use crate::device::on_gpu;
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::kernel::{Number, add_to, vectorised};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 /// `z_ij = left_i + right_j + relpos[clip(j − i, −R, R) + R]`: the pair embedding with relative positions (Jumper et al.
 /// 2021, supplement, Algorithms 3 and 4).

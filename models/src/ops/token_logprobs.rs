@@ -5,10 +5,11 @@ use rayon::prelude::*;
 
 use crate::device::on_gpu;
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::attention::largest;
 use crate::ops::kernel::{LANES, Number, add_lanes, vectorised};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 /// Logits that exist at once: 2^22 numbers, but at least so many rows that reading the head's weight is the smaller part.
 fn rows_at_once(vocab: usize) -> usize {

@@ -5,9 +5,10 @@ use candle_core::{Result, bail};
 use rayon::prelude::*;
 
 use crate::dispatch;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops::kernel::{Number, vectorised};
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 
 /// Channels that one task carries.
 const CHANNELS: usize = 8;

@@ -12,10 +12,11 @@ pub use config::{Layers, LoraConfig, Modules};
 use crate::device::{copy_to, on_gpu};
 use crate::llm::files;
 use crate::llm::qwen3::Qwen3;
+use crate::matmul::{Matrix, Threads, matmul};
 use crate::ops;
 use crate::param::Param;
 use crate::tape::{Tape, Var};
-use crate::view::{Matrix, Threads, matmul, tensor, view};
+use crate::view::{tensor, view};
 use crate::weights::{Init, Weights, read_safetensors};
 
 /// A weight without bias that may carry an adapter.

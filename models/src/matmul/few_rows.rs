@@ -8,11 +8,12 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
+use super::{LEAST_DEPTH, Matrix, Threads, by_depth};
 use crate::ops::kernel::{LANES, Number, vectorised, wide_registers};
-use crate::view::{LEAST_DEPTH, Matrix, Threads, by_depth};
 
-/// Up to this many rows this is at least as fast as the library.
+/// Up to this many rows this is at least as fast as the library, and as [tiles](super::tiles) of wide registers.
 const MOST_ROWS: usize = 256;
+const MOST_ROWS_WIDE: usize = 64;
 /// Outputs and inputs of a block.
 const BLOCK: usize = 8;
 /// Outputs between the block that is computed and the one that is fetched.
@@ -21,8 +22,10 @@ const AHEAD: usize = 2 * BLOCK;
 /// Whether [`product`] computes `a · b`: not for a single output or [few inputs](LEAST_DEPTH), which the library sums in
 /// another way.
 fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
-    let layout = a.col_stride == 1 && b.row_stride == 1 && a.rows <= MOST_ROWS;
-    layout
+    let most = if wide_registers() { MOST_ROWS_WIDE } else { MOST_ROWS };
+    a.col_stride == 1
+        && b.row_stride == 1
+        && a.rows <= most
         && b.cols > 1
         && a.cols >= LEAST_DEPTH
         && is_x86_feature_detected!("avx2")
@@ -30,7 +33,7 @@ fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
 }
 
 /// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
-pub(crate) fn product(
+pub(super) fn product(
     out: &mut [f32],
     a: Matrix<'_, f32>,
     b: Matrix<'_, f32>,
@@ -79,10 +82,10 @@ fn pass(out: &mut [f32], a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: boo
 
 /// Rows of numbers, `stride` apart.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
-    data: &'a [f32],
-    rows: usize,
-    stride: usize,
+pub(super) struct Rows<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) stride: usize,
 }
 
 /// The products of all rows of `x` with up to 32 rows of `weight`, `[rows, 32]`; of fewer, the other columns mean nothing.
@@ -177,7 +180,7 @@ fn row_sums(x: &[f32], weight: Rows<'_>) -> [f32; 2 * BLOCK] {
 /// Columns `at` to `at + 8` of 8 rows.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn turned(weight: Rows<'_>, at: usize) -> [__m256; BLOCK] {
+pub(super) fn turned(weight: Rows<'_>, at: usize) -> [__m256; BLOCK] {
     let block = &weight.data[at..(BLOCK - 1) * weight.stride + at + BLOCK];
     let mut columns = [_mm256_setzero_ps(); BLOCK];
     for (half, columns) in columns.chunks_exact_mut(4).enumerate() {
@@ -216,6 +219,7 @@ fn fetch(group: Rows<'_>, depth: usize, at: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::library;
     use super::*;
     use proptest::prelude::*;
 
@@ -233,10 +237,12 @@ mod tests {
             let mut here = numbers(rows * n_out, 3);
             let before = here.clone();
             prop_assume!(product(&mut here, a, b, accumulate, Threads::One));
-            // Behind it so many rows of the same that the library is asked.
-            let many: Vec<f32> = x.iter().copied().cycle().take((MOST_ROWS + 1) * depth).collect();
-            let mut there: Vec<f32> = before.into_iter().chain(std::iter::repeat(0.0)).take((MOST_ROWS + 1) * n_out).collect();
-            crate::matmul(&mut there, Matrix::new(&many, MOST_ROWS + 1, depth), b, accumulate, Threads::One);
+            // Enough rows for the library not to take one of its paths for small products.
+            let most = rows.max(256 / n_out + 2);
+            let many: Vec<f32> = x.iter().copied().cycle().take(most * depth).collect();
+            let mut there: Vec<f32> = before.into_iter().chain(std::iter::repeat(0.0)).take(most * n_out).collect();
+            let a = Matrix::new(&many, most, depth);
+            by_depth(a, b, accumulate, |a, b, accumulate| library(&mut there, a, b, accumulate, Threads::One));
             prop_assert_eq!(&here[..], &there[..rows * n_out]);
         }
     }
