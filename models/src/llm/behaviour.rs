@@ -238,7 +238,8 @@ fn a_saved_model_is_the_same_model() -> Result<()> {
     crate::llm::files::write_shards(folder.path(), all, half)?;
     let files = fs_err::read_dir(folder.path())?.map(|file| file.map(|file| file.path()));
     let files = files.collect::<std::io::Result<Vec<_>>>()?;
-    let shard = files.iter().find(|file| file.to_string_lossy().contains("model-00002-of-")).expect("a second file");
+    let shard =
+        files.iter().find(|file| file.to_string_lossy().contains("model-00002-of-")).expect("a second file");
     assert_eq!(trained_logprobs(&Qwen3::load(folder.path())?, &rows, 0), trained_logprobs(&model, &rows, 0));
     fs_err::remove_file(shard)?;
     let error = Qwen3::load(folder.path()).err().unwrap().to_string();

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::{LEAST_DEPTH, Matrix, Threads, by_depth};
+use super::{LEAST_DEPTH, Matrix, Out, Threads, by_depth};
 use crate::ops::kernel::{LANES, Number, vectorised, wide_registers};
 
 /// Up to this many rows this is at least as fast as the library, and as [tiles](super::tiles) of wide registers.
@@ -34,7 +34,7 @@ fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
 
 /// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
 pub(super) fn product(
-    out: &mut [f32],
+    out: &mut Out<f32>,
     a: Matrix<'_, f32>,
     b: Matrix<'_, f32>,
     accumulate: bool,
@@ -48,7 +48,7 @@ pub(super) fn product(
 }
 
 /// A depth that is summed in one pass.
-fn pass(out: &mut [f32], a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
+fn pass(out: &mut Out<f32>, a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
     assert!(fits(&a, &b));
     let (rows, n_out) = (a.rows, b.cols);
     // Panels of 32 outputs, `[rows, 32]` each, one behind the other.
@@ -74,7 +74,9 @@ fn pass(out: &mut [f32], a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: boo
     for (panel, sums) in sums.chunks(rows * LANES).enumerate() {
         for (out, sums) in out.chunks_exact_mut(n_out).zip(sums.chunks_exact(LANES)) {
             for (out, &sum) in out[panel * LANES..].iter_mut().zip(sums) {
-                *out = if accumulate { *out + sum } else { sum };
+                // SAFETY: what is added to is a number.
+                let before = if accumulate { unsafe { out.assume_init() } } else { 0.0 };
+                out.write(if accumulate { before + sum } else { sum });
             }
         }
     }
@@ -219,7 +221,7 @@ fn fetch(group: Rows<'_>, depth: usize, at: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::library;
+    use super::super::{library, out_of};
     use super::*;
     use proptest::prelude::*;
 
@@ -236,13 +238,13 @@ mod tests {
             let (a, b) = (Matrix::new(&x, rows, depth), Matrix::new(&weight, n_out, depth).t());
             let mut here = numbers(rows * n_out, 3);
             let before = here.clone();
-            prop_assume!(product(&mut here, a, b, accumulate, Threads::One));
+            prop_assume!(product(out_of(&mut here), a, b, accumulate, Threads::One));
             // Enough rows for the library not to take one of its paths for small products.
             let most = rows.max(256 / n_out + 2);
             let many: Vec<f32> = x.iter().copied().cycle().take(most * depth).collect();
             let mut there: Vec<f32> = before.into_iter().chain(std::iter::repeat(0.0)).take(most * n_out).collect();
             let a = Matrix::new(&many, most, depth);
-            by_depth(a, b, accumulate, |a, b, accumulate| library(&mut there, a, b, accumulate, Threads::One));
+            by_depth(a, b, accumulate, |a, b, accumulate| library(out_of(&mut there), a, b, accumulate, Threads::One));
             prop_assert_eq!(&here[..], &there[..rows * n_out]);
         }
     }

@@ -5,10 +5,15 @@ mod few_rows;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
+use std::mem::MaybeUninit;
+
 use crate::view::Real;
 
+/// Where a product goes. Without `accumulate` a kernel writes every number and reads none; it never leaves one that is none.
+type Out<T> = [MaybeUninit<T>];
+
 /// [`matmul`] for some operands: says `false`, and does nothing, for others.
-pub(crate) type Kernel<T> = fn(&mut [T], Matrix<'_, T>, Matrix<'_, T>, bool, Threads) -> bool;
+pub(crate) type Kernel<T> = fn(&mut Out<T>, Matrix<'_, T>, Matrix<'_, T>, bool, Threads) -> bool;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) const KERNELS: &[Kernel<f32>] = &[few_rows::product, tiles::product];
@@ -82,6 +87,25 @@ pub fn matmul<T: Real>(
     accumulate: bool,
     threads: Threads,
 ) {
+    write(out_of(out), a, b, accumulate, threads);
+}
+
+fn out_of<T>(numbers: &mut [T]) -> &mut Out<T> {
+    // SAFETY: the layout is the same, and kernels leave numbers where there were numbers.
+    unsafe { &mut *(std::ptr::from_mut(numbers) as *mut Out<T>) }
+}
+
+/// [`matmul`] into a new matrix. To fill its memory with zeros first would cost a twentieth of a training step.
+pub(crate) fn matmul_new<T: Real>(a: Matrix<'_, T>, b: Matrix<'_, T>, threads: Threads) -> Vec<T> {
+    let n = a.rows * b.cols;
+    let mut out = Vec::with_capacity(n);
+    write(&mut out.spare_capacity_mut()[..n], a, b, false, threads);
+    // SAFETY: all numbers were written.
+    unsafe { out.set_len(n) };
+    out
+}
+
+fn write<T: Real>(out: &mut Out<T>, a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate: bool, threads: Threads) {
     assert_eq!(a.cols, b.rows, "matmul: [{}, {}] · [{}, {}]", a.rows, a.cols, b.rows, b.cols);
     assert_eq!(
         out.len(),
@@ -93,13 +117,19 @@ pub fn matmul<T: Real>(
     if out.is_empty() {
         return;
     }
+    if a.cols == 0 {
+        if !accumulate {
+            out.fill(MaybeUninit::new(T::zero()));
+        }
+        return;
+    }
     if T::KERNELS.iter().any(|kernel| kernel(out, a, b, accumulate, threads)) {
         return;
     }
     // A single row takes a matrix-vector path; few elements with a transposed right side take a dot-product path.
     let rows = if b.row_stride == 1 { (SMALL_PRODUCT / b.cols + 1).max(2) } else { 2 };
     if a.rows >= rows {
-        return product(out, a, b, accumulate, threads);
+        return by_library(out, a, b, accumulate, threads);
     }
     let mut filled = vec![T::zero(); rows * a.cols];
     for r in 0..a.rows {
@@ -107,9 +137,11 @@ pub fn matmul<T: Real>(
             filled[r * a.cols + c] = a.data[r * a.row_stride + c * a.col_stride];
         }
     }
-    let mut all = vec![T::zero(); rows * b.cols];
-    all[..out.len()].copy_from_slice(out);
-    product(&mut all, Matrix::new(&filled, rows, a.cols), b, accumulate, threads);
+    let mut all = vec![MaybeUninit::new(T::zero()); rows * b.cols];
+    if accumulate {
+        all[..out.len()].copy_from_slice(out);
+    }
+    by_library(&mut all, Matrix::new(&filled, rows, a.cols), b, accumulate, threads);
     out.copy_from_slice(&all[..out.len()]);
 }
 
@@ -120,7 +152,13 @@ const DEPTH: usize = 512;
 /// has no more may have such a part.
 const LEAST_DEPTH: usize = 3;
 
-fn product<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate: bool, threads: Threads) {
+fn by_library<T: Real>(
+    out: &mut Out<T>,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    accumulate: bool,
+    threads: Threads,
+) {
     by_depth(a, b, accumulate, |a, b, accumulate| library(out, a, b, accumulate, threads));
 }
 
@@ -149,7 +187,13 @@ fn by_depth<'a, T>(
     }
 }
 
-fn library<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulate: bool, threads: Threads) {
+fn library<T: Real>(
+    out: &mut Out<T>,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    accumulate: bool,
+    threads: Threads,
+) {
     let parallelism = match threads {
         Threads::One => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(0),
@@ -162,7 +206,7 @@ fn library<T: Real>(out: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, accumulat
             a.rows,
             b.cols,
             a.cols,
-            out.as_mut_ptr(),
+            out.as_mut_ptr().cast::<T>(),
             1,
             b.cols as isize,
             accumulate,

@@ -1,9 +1,9 @@
 //! Products in registers of 512 bits.
 //!
 //! A tile of 8 rows × 48 columns has its sums in 24 registers; a depth costs three loads of columns and eight numbers of
-//! rows. Both lie packed in the order in which they are read: columns in panels `[depth, 48]`, rows in panels
-//! `[depth, 8]`. A sum is one chain of multiply-adds over ascending depth, as in the library, so a row has the same bits
-//! either way.
+//! rows. Columns are packed in panels `[depth, 48]`, in the order in which they are read; rows are read where they are, and
+//! packed as `[depth, 8]` only if their numbers do not lie side by side. A sum is one chain of multiply-adds over ascending
+//! depth, as in the library, so a row has the same bits either way.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::few_rows::{Rows, turned};
-use super::{LEAST_DEPTH, Matrix, Threads, by_depth};
+use super::{LEAST_DEPTH, Matrix, Out, Threads, by_depth};
 
 /// Rows of a tile.
 const ROWS: usize = 8;
@@ -46,7 +46,7 @@ fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
 
 /// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
 pub(super) fn product(
-    out: &mut [f32],
+    out: &mut Out<f32>,
     a: Matrix<'_, f32>,
     b: Matrix<'_, f32>,
     accumulate: bool,
@@ -60,7 +60,7 @@ pub(super) fn product(
 }
 
 /// A depth that is summed in one pass.
-fn pass(out: &mut [f32], a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
+fn pass(out: &mut Out<f32>, a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
     assert!(is_x86_feature_detected!("avx512f") && out.len() == a.rows * b.cols);
     let (n, depth) = (b.cols, a.cols);
     let block = match threads {
@@ -90,7 +90,7 @@ fn pass(out: &mut [f32], a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: boo
                     Panel { data: &packed[at * depth..], stride, width }
                 }
             };
-            let rows = |(index, out): (usize, &mut [f32])| {
+            let rows = |(index, out): (usize, &mut Out<f32>)| {
                 let a = Matrix { data: &a.data[index * block * a.row_stride..], rows: out.len() / n, ..a };
                 with_rows(a, |side| {
                     for (at, width) in panels(columns) {
@@ -202,7 +202,7 @@ impl<'a> Lines<'a> {
     /// Packs lines in [panels], with zeros where a last register is not full.
     #[target_feature(enable = "avx512f")]
     fn pack_columns(&self, to: &mut [f32]) {
-        if self.n % WIDE > 0 {
+        if !self.n.is_multiple_of(WIDE) {
             let (at, width) = panels(self.n).last().expect("a line");
             to[at * self.depth..][..width.next_multiple_of(WIDE) * self.depth].fill(0.0);
         }
@@ -271,7 +271,7 @@ struct Panel<'a> {
 
 /// As many rows as `out` has, times a panel, into the first columns of these rows, `n` apart.
 #[target_feature(enable = "avx512f")]
-fn tile(side: Side<'_>, panel: Panel<'_>, depth: usize, out: &mut [f32], n: usize, accumulate: bool) {
+fn tile(side: Side<'_>, panel: Panel<'_>, depth: usize, out: &mut Out<f32>, n: usize, accumulate: bool) {
     let height = (out.len() - panel.width) / n + 1;
     assert!(
         height <= ROWS
@@ -300,7 +300,7 @@ fn sums<const R: usize, const V: usize>(
     side: Side<'_>,
     panel: Panel<'_>,
     depth: usize,
-    out: &mut [f32],
+    out: &mut Out<f32>,
     n: usize,
     accumulate: bool,
 ) {
@@ -332,7 +332,7 @@ fn sums<const R: usize, const V: usize>(
         line = line.wrapping_add(panel.stride);
     }
     for (r, sums) in sums.into_iter().enumerate() {
-        let out = out[r * n..][..panel.width].as_mut_ptr();
+        let out = out[r * n..][..panel.width].as_mut_ptr().cast::<f32>();
         for (v, mut sum) in sums.into_iter().enumerate() {
             let out = out.wrapping_add(v * WIDE);
             // SAFETY: the row has `width` numbers; the mask leaves out what is beyond.
@@ -348,7 +348,7 @@ fn sums<const R: usize, const V: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::library;
+    use super::super::{library, out_of};
     use super::*;
     use proptest::prelude::*;
 
@@ -376,8 +376,8 @@ mod tests {
             let mut there = numbers(most * cols, 3);
             let threads = if all { Threads::All } else { Threads::One };
             let few = Matrix { rows, ..a };
-            by_depth(few, b, accumulate, |a, b, accumulate| pass(&mut here, a, b, accumulate, threads));
-            by_depth(a, b, accumulate, |a, b, accumulate| library(&mut there, a, b, accumulate, Threads::One));
+            by_depth(few, b, accumulate, |a, b, accumulate| pass(out_of(&mut here), a, b, accumulate, threads));
+            by_depth(a, b, accumulate, |a, b, accumulate| library(out_of(&mut there), a, b, accumulate, Threads::One));
             prop_assert_eq!(&here[..], &there[..rows * cols]);
         }
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::device::on_gpu;
 use crate::dispatch;
-use crate::matmul::{Matrix, Threads, matmul};
+use crate::matmul::{Matrix, Threads, matmul, matmul_new};
 use crate::ops::kernel::{Number, add_to, sum_by, vectorised};
 use crate::tape::{Tape, Var};
 use crate::view::{tensor, view};
@@ -340,10 +340,8 @@ impl<T: Number> PartOfHead<'_, T> {
             let (q, grad) =
                 (Matrix::new(&self.q[span.clone()], n, dim), Matrix::new(&self.grad[span.clone()], n, dim));
             let (k, v) = (Matrix::new(self.k, keys, dim), Matrix::new(self.v, keys, dim));
-            let mut weights = vec![T::zero(); n * keys];
-            matmul(&mut weights, q, k.t(), false, one);
-            let mut slopes = vec![T::zero(); n * keys];
-            matmul(&mut slopes, grad, v.t(), false, one);
+            let mut weights = matmul_new(q, k.t(), one);
+            let mut slopes = matmul_new(grad, v.t(), one);
             let visible = &self.visible[from..from + n];
             let (o, g) = (&self.o[span.clone()], &self.grad[span.clone()]);
             recompute(&mut weights, &mut slopes, visible, &self.log_sums[from..from + n], o, g, self.scale);

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, bail};
 
 use crate::device::on_gpu;
 use crate::dispatch;
-use crate::matmul::{Matrix, Threads, matmul};
+use crate::matmul::{Matrix, Threads, matmul, matmul_new};
 use crate::ops::kernel::{Number, add_to, for_rows, sum_blocks, sum_rows};
 use crate::tape::{Tape, Var};
 use crate::view::{tensor, view};
@@ -155,13 +155,10 @@ fn right<'a, T: Number>(numbers: &'a [T], weight: &Tensor, transposed: bool) -> 
 /// `x · weight`, or `· weightᵀ`, over all rows of x.
 fn times<T: Number>(x: &Tensor, weight: &Tensor, transposed: bool) -> Result<Vec<T>> {
     let (n_out, n_in) = weight.dims2()?;
-    let (depth, cols) = if transposed { (n_in, n_out) } else { (n_out, n_in) };
+    let depth = if transposed { n_in } else { n_out };
     let (x, numbers) = (view::<T>(x)?, view::<T>(weight)?);
     let rows = x.len() / depth.max(1);
-    let mut out = vec![T::zero(); rows * cols];
-    let right = right(&numbers, weight, transposed)?;
-    matmul(&mut out, Matrix::new(&x, rows, depth), right, false, Threads::All);
-    Ok(out)
+    Ok(matmul_new(Matrix::new(&x, rows, depth), right(&numbers, weight, transposed)?, Threads::All))
 }
 
 /// Rows that one thread multiplies in [`transposed_times`]: fixed, so sums have one order on any number of threads.
@@ -175,16 +172,18 @@ fn transposed_times<T: Number>(grad: &Tensor, x: &Tensor) -> Result<Vec<T>> {
     let (grad, x) = (view::<T>(grad)?, view::<T>(x)?);
     let (grad, x): (&[T], &[T]) = (&grad, &x);
     let rows = grad.len() / n_out.max(1);
-    let product = |rows: Range<usize>, out: &mut [T], threads| {
+    let operands = |rows: Range<usize>| {
         let grad = Matrix::new(&grad[rows.start * n_out..], rows.len(), n_out);
-        matmul(out, grad.t(), Matrix::new(&x[rows.start * n_in..], rows.len(), n_in), false, threads);
+        (grad.t(), Matrix::new(&x[rows.start * n_in..], rows.len(), n_in))
     };
     if n_out * n_in > SMALL || rows <= BLOCK {
-        let mut out = vec![T::zero(); n_out * n_in];
-        product(0..rows, &mut out, Threads::All);
-        return Ok(out);
+        let (grad, x) = operands(0..rows);
+        return Ok(matmul_new(grad, x, Threads::All));
     }
-    Ok(sum_blocks(rows, BLOCK, n_out * n_in, |rows, out| product(rows, out, Threads::One)))
+    Ok(sum_blocks(rows, BLOCK, n_out * n_in, |rows, out| {
+        let (grad, x) = operands(rows);
+        matmul(out, grad, x, false, Threads::One);
+    }))
 }
 
 fn last_dim(x: &Tensor) -> usize {
