@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 use rand_chacha::ChaCha8Rng;
 
 use crate::ops::basic::{Pairwise, pairwise};
@@ -41,6 +41,25 @@ pub struct Var {
     origin: Origin,
 }
 
+/// A [`Var`] without its value. An op whose gradient needs no value keeps this, so that the value can be freed.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    shape: Shape,
+    origin: Origin,
+}
+
+impl Parent {
+    /// Whether anybody wants its gradient.
+    pub fn needs_grad(&self) -> bool {
+        !matches!(self.origin, Origin::Constant)
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Origin {
     Constant,
@@ -62,6 +81,11 @@ impl Var {
     /// Whether anybody wants its gradient.
     pub fn needs_grad(&self) -> bool {
         !matches!(self.origin, Origin::Constant)
+    }
+
+    /// Where its gradient goes.
+    pub fn parent(&self) -> Parent {
+        Parent { shape: self.value.shape().clone(), origin: self.origin.clone() }
     }
 
     /// The same value, cut off from the tape.
@@ -95,10 +119,19 @@ impl Grads {
     /// # Errors
     /// When the gradient has another shape than the value.
     pub fn add(&mut self, var: &Var, grad: Tensor) -> Result<()> {
-        if var.needs_grad() && grad.shape() != var.value.shape() {
-            bail!("gradient of shape {:?} for a value of shape {:?}", grad.shape(), var.value.shape());
+        self.add_from(var.value.shape(), &var.origin, grad)
+    }
+
+    /// As [`Grads::add`], for an op that kept no value.
+    pub fn add_to(&mut self, parent: &Parent, grad: Tensor) -> Result<()> {
+        self.add_from(&parent.shape, &parent.origin, grad)
+    }
+
+    fn add_from(&mut self, shape: &Shape, origin: &Origin, grad: Tensor) -> Result<()> {
+        if !matches!(origin, Origin::Constant) && grad.shape() != shape {
+            bail!("gradient of shape {:?} for a value of shape {shape:?}", grad.shape());
         }
-        match &var.origin {
+        match origin {
             Origin::Constant => Ok(()),
             Origin::Node(at) => {
                 if self.nodes.len() <= *at {

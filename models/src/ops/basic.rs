@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::device::on_gpu;
 use crate::dispatch;
 use crate::ops::kernel::Number;
-use crate::tape::{Tape, Var};
+use crate::tape::{Parent, Tape, Var};
 use crate::view::{tensor, view};
 
 /// Elements that one task works on.
@@ -74,20 +74,20 @@ fn same_shape(op: &str, a: &Var, b: &Var) -> Result<()> {
 /// `a + b`, equal shapes.
 pub fn add(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
     same_shape("add", a, b)?;
-    let (pa, pb) = (a.clone(), b.clone());
+    let (pa, pb) = (a.parent(), b.parent());
     Ok(tape.record(pairwise(Pairwise::Add, a.value(), b.value())?, &[a, b], move |grad, grads| {
-        grads.add(&pa, grad.clone())?;
-        grads.add(&pb, grad)
+        grads.add_to(&pa, grad.clone())?;
+        grads.add_to(&pb, grad)
     }))
 }
 
 /// `a − b`, equal shapes.
 pub fn sub(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
     same_shape("sub", a, b)?;
-    let (pa, pb) = (a.clone(), b.clone());
+    let (pa, pb) = (a.parent(), b.parent());
     Ok(tape.record(pairwise(Pairwise::Sub, a.value(), b.value())?, &[a, b], move |grad, grads| {
-        grads.add(&pa, grad.clone())?;
-        grads.add(&pb, scaled(&grad, -1.0)?)
+        grads.add_to(&pa, grad.clone())?;
+        grads.add_to(&pb, scaled(&grad, -1.0)?)
     }))
 }
 
@@ -108,9 +108,9 @@ pub fn mul(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
 
 /// `factor · x`.
 pub fn scale(tape: &Tape, x: &Var, factor: f64) -> Result<Var> {
-    let parent = x.clone();
+    let parent = x.parent();
     Ok(tape.record(scaled(x.value(), factor)?, &[x], move |grad, grads| {
-        grads.add(&parent, scaled(&grad, factor)?)
+        grads.add_to(&parent, scaled(&grad, factor)?)
     }))
 }
 
@@ -138,9 +138,9 @@ pub fn scale_by(tape: &Tape, x: &Var, factor: &Var) -> Result<Var> {
 
 /// The sum of all elements, a scalar.
 pub fn sum(tape: &Tape, x: &Var) -> Result<Var> {
-    let parent = x.clone();
+    let parent = x.parent();
     Ok(tape.record(x.value().sum_all()?, &[x], move |grad, grads| {
-        grads.add(&parent, grad.broadcast_as(parent.value().shape())?.contiguous()?)
+        grads.add_to(&parent, grad.broadcast_as(parent.shape())?.contiguous()?)
     }))
 }
 
@@ -151,9 +151,9 @@ pub fn mean(tape: &Tape, x: &Var) -> Result<Var> {
 
 /// The same elements in another shape.
 pub fn reshape(tape: &Tape, x: &Var, shape: impl Into<Shape>) -> Result<Var> {
-    let parent = x.clone();
+    let parent = x.parent();
     Ok(tape.record(x.value().reshape(shape.into())?, &[x], move |grad, grads| {
-        grads.add(&parent, grad.reshape(parent.value().shape())?)
+        grads.add_to(&parent, grad.reshape(parent.shape())?)
     }))
 }
 
@@ -163,31 +163,31 @@ pub fn permute(tape: &Tape, x: &Var, order: &[usize]) -> Result<Var> {
     for (to, &from) in order.iter().enumerate() {
         back[from] = to;
     }
-    let parent = x.clone();
+    let parent = x.parent();
     Ok(tape.record(x.value().permute(order)?.contiguous()?, &[x], move |grad, grads| {
-        grads.add(&parent, grad.permute(back.as_slice())?.contiguous()?)
+        grads.add_to(&parent, grad.permute(back.as_slice())?.contiguous()?)
     }))
 }
 
 /// `len` elements of axis `dim` from `start`, contiguous.
 pub fn narrow(tape: &Tape, x: &Var, dim: usize, start: usize, len: usize) -> Result<Var> {
-    let parent = x.clone();
+    let parent = x.parent();
     let after = x.value().dim(dim)?.saturating_sub(start + len);
     Ok(tape.record(x.value().narrow(dim, start, len)?.contiguous()?, &[x], move |grad, grads| {
-        grads.add(&parent, grad.pad_with_zeros(dim, start, after)?)
+        grads.add_to(&parent, grad.pad_with_zeros(dim, start, after)?)
     }))
 }
 
 /// Concatenation along axis `dim`.
 pub fn cat(tape: &Tape, parts: &[&Var], dim: usize) -> Result<Var> {
     let values: Vec<&Tensor> = parts.iter().map(|v| v.value()).collect();
-    let parents: Vec<Var> = parts.iter().map(|&v| v.clone()).collect();
+    let parents: Vec<Parent> = parts.iter().map(|part| part.parent()).collect();
     Ok(tape.record(Tensor::cat(&values, dim)?, parts, move |grad, grads| {
         let mut start = 0;
         for parent in &parents {
-            let len = parent.value().dim(dim)?;
+            let len = parent.shape().dims()[dim];
             if parent.needs_grad() {
-                grads.add(parent, grad.narrow(dim, start, len)?.contiguous()?)?;
+                grads.add_to(parent, grad.narrow(dim, start, len)?.contiguous()?)?;
             }
             start += len;
         }

@@ -27,8 +27,8 @@ pub fn dropout(tape: &Tape, x: &Var, p: f64, rng: Option<&mut ChaCha8Rng>) -> Re
     let kept: Vec<bool> = (0..x.value().elem_count()).map(|_| rng.next_u32() >= threshold).collect();
     let factor = 1.0 / (1.0 - p);
     let value = masked(x.value(), &kept, factor)?;
-    let parent = x.clone();
-    Ok(tape.record(value, &[x], move |grad, grads| grads.add(&parent, masked(&grad, &kept, factor)?)))
+    let parent = x.parent();
+    Ok(tape.record(value, &[x], move |grad, grads| grads.add_to(&parent, masked(&grad, &kept, factor)?)))
 }
 
 fn masked(x: &candle_core::Tensor, kept: &[bool], factor: f64) -> Result<candle_core::Tensor> {

@@ -31,17 +31,18 @@ pub fn linear(tape: &Tape, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<
     }
     let value = outputs(&input, weight.value(), bias.map(Var::value), &shape)?;
     let parents: Vec<&Var> = [x, weight].into_iter().chain(bias).collect();
-    let (px, pw, pb) = (x.clone(), weight.clone(), bias.cloned());
+    let (px, pw, pb) = (x.parent(), weight.clone(), bias.map(Var::parent));
+    let input = weight.needs_grad().then_some(input); // a frozen weight does not ask what it was given
     Ok(tape.record(value, &parents, move |grad, grads| {
         let grad = grad.contiguous()?;
         if px.needs_grad() {
-            grads.add(&px, product(&grad, pw.value(), false, 1.0, px.value().dims())?)?;
+            grads.add_to(&px, product(&grad, pw.value(), false, 1.0, px.shape().dims())?)?;
         }
-        if pw.needs_grad() {
-            grads.add(&pw, weight_gradient(&grad, &input)?)?;
+        if let Some(input) = &input {
+            grads.add(&pw, weight_gradient(&grad, input)?)?;
         }
         match &pb {
-            Some(bias) if bias.needs_grad() => grads.add(bias, column_sums(&grad)?),
+            Some(bias) if bias.needs_grad() => grads.add_to(bias, column_sums(&grad)?),
             _ => Ok(()),
         }
     }))
@@ -66,7 +67,7 @@ pub fn lora_linear(tape: &Tape, x: &Var, weight: &Tensor, a: &Var, b: &Var, scal
     let rows = input.elem_count() / n_in.max(1);
     let low = product(&input, a.value(), true, scale, &[rows, rank])?;
     let value = two_products((&input, weight), (&low, b.value()), true, &shape)?;
-    let (px, pa, pb, weight) = (x.clone(), a.clone(), b.clone(), weight.clone());
+    let (px, pa, pb, weight) = (x.parent(), a.clone(), b.clone(), weight.clone());
     Ok(tape.record(value, &[x, a, b], move |grad, grads| {
         let grad = grad.contiguous()?;
         if pb.needs_grad() {
@@ -74,8 +75,8 @@ pub fn lora_linear(tape: &Tape, x: &Var, weight: &Tensor, a: &Var, b: &Var, scal
         }
         let dlow = product(&grad, pb.value(), false, scale, &[rows, rank])?;
         if px.needs_grad() {
-            let dx = two_products((&grad, &weight), (&dlow, pa.value()), false, px.value().dims())?;
-            grads.add(&px, dx)?;
+            let dx = two_products((&grad, &weight), (&dlow, pa.value()), false, px.shape().dims())?;
+            grads.add_to(&px, dx)?;
         }
         match pa.needs_grad() {
             true => grads.add(&pa, weight_gradient(&dlow, &input)?),

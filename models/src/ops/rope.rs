@@ -80,8 +80,8 @@ pub fn rope(tape: &Tape, x: &Var, table: &RopeTable) -> Result<Var> {
         );
     }
     let value = rotate(x.value(), table, false)?;
-    let (parent, table) = (x.clone(), table.clone());
-    Ok(tape.record(value, &[x], move |grad, grads| grads.add(&parent, rotate(&grad, &table, true)?)))
+    let (parent, table) = (x.parent(), table.clone());
+    Ok(tape.record(value, &[x], move |grad, grads| grads.add_to(&parent, rotate(&grad, &table, true)?)))
 }
 
 fn rotate(x: &Tensor, table: &RopeTable, back: bool) -> Result<Tensor> {
