@@ -51,7 +51,7 @@ pub struct Parent {
 impl Parent {
     /// Whether anybody wants its gradient.
     pub fn needs_grad(&self) -> bool {
-        !matches!(self.origin, Origin::Constant)
+        self.origin.needs_grad()
     }
 
     /// Its shape.
@@ -67,6 +67,12 @@ enum Origin {
     Node(usize),
 }
 
+impl Origin {
+    fn needs_grad(&self) -> bool {
+        !matches!(self, Self::Constant)
+    }
+}
+
 impl Var {
     /// A value through which no gradient flows.
     pub fn constant(value: Tensor) -> Self {
@@ -80,7 +86,7 @@ impl Var {
 
     /// Whether anybody wants its gradient.
     pub fn needs_grad(&self) -> bool {
-        !matches!(self.origin, Origin::Constant)
+        self.origin.needs_grad()
     }
 
     /// Where its gradient goes.
@@ -119,19 +125,15 @@ impl Grads {
     /// # Errors
     /// When the gradient has another shape than the value.
     pub fn add(&mut self, var: &Var, grad: Tensor) -> Result<()> {
-        self.add_from(var.value.shape(), &var.origin, grad)
+        self.add_to(&var.parent(), grad)
     }
 
     /// As [`Grads::add`], for an op that kept no value.
     pub fn add_to(&mut self, parent: &Parent, grad: Tensor) -> Result<()> {
-        self.add_from(&parent.shape, &parent.origin, grad)
-    }
-
-    fn add_from(&mut self, shape: &Shape, origin: &Origin, grad: Tensor) -> Result<()> {
-        if !matches!(origin, Origin::Constant) && grad.shape() != shape {
-            bail!("gradient of shape {:?} for a value of shape {shape:?}", grad.shape());
+        if parent.needs_grad() && *grad.shape() != parent.shape {
+            bail!("gradient of shape {:?} for a value of shape {:?}", grad.shape(), parent.shape);
         }
-        match origin {
+        match &parent.origin {
             Origin::Constant => Ok(()),
             Origin::Node(at) => {
                 if self.nodes.len() <= *at {

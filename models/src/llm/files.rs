@@ -52,7 +52,7 @@ pub(crate) fn read_model(folder: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(tensors)
 }
 
-/// Bytes of one file of a model at most, unless a single tensor has more: as much as transformers puts into one.
+/// Bytes of one file of a model at most, unless a single tensor has more: as much as transformers 4 puts into one.
 const SHARD: usize = 5_000_000_000;
 
 /// Writes `model.safetensors`, or, where that would be too large, numbered files and `model.safetensors.index.json`.

@@ -269,8 +269,8 @@ impl Qwen3 {
         Self::new(config, Weights::loaded(tensors))
     }
 
-    /// Writes `config.json` and `model.safetensors` (f32; beyond 5 GB several files and their index) as transformers reads them. Adapters are not written: merge them
-    /// first, or save them with [`Qwen3::save_lora`].
+    /// Writes `config.json` and `model.safetensors` (f32; beyond 5 GB several files and their index) as transformers reads
+    /// them. Adapters are not written: merge them first, or save them with [`Qwen3::save_lora`].
     ///
     /// # Errors
     /// Names the file that cannot be written.

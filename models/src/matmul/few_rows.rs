@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
-use super::{LEAST_DEPTH, Matrix, Out, Threads, by_depth};
+use super::{Kernel, LEAST_DEPTH, Matrix, Out, Threads};
 use crate::ops::kernel::{LANES, Number, vectorised, wide_registers};
 
 /// Up to this many rows this is at least as fast as the library, and as [tiles](super::tiles) of wide registers.
@@ -19,8 +19,9 @@ const BLOCK: usize = 8;
 /// Outputs between the block that is computed and the one that is fetched.
 const AHEAD: usize = 2 * BLOCK;
 
-/// Whether [`product`] computes `a · b`: not for a single output or [few inputs](LEAST_DEPTH), which the library sums in
-/// another way.
+pub(super) const KERNEL: Kernel<f32> = Kernel { fits, pass };
+
+/// Not a single output or [few inputs](LEAST_DEPTH), which the library sums in another way.
 fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
     let most = if wide_registers() { MOST_ROWS_WIDE } else { MOST_ROWS };
     a.col_stride == 1
@@ -32,22 +33,6 @@ fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
         && is_x86_feature_detected!("fma")
 }
 
-/// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
-pub(super) fn product(
-    out: &mut Out<f32>,
-    a: Matrix<'_, f32>,
-    b: Matrix<'_, f32>,
-    accumulate: bool,
-    threads: Threads,
-) -> bool {
-    let fits = fits(&a, &b);
-    if fits {
-        by_depth(a, b, accumulate, |a, b, accumulate| pass(out, a, b, accumulate, threads));
-    }
-    fits
-}
-
-/// A depth that is summed in one pass.
 fn pass(out: &mut Out<f32>, a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
     assert!(fits(&a, &b));
     let (rows, n_out) = (a.rows, b.cols);
@@ -101,24 +86,30 @@ fn panel_sums(x: Rows<'_>, weight: Rows<'_>, depth: usize, panel: &mut [f32], su
         }
         return;
     }
+    turn(weight, depth, panel, LANES);
+    tiles(x.data, x.stride, depth, panel, sums);
+}
+
+/// Packs rows of `depth` numbers as `[depth, width]`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn turn(weight: Rows<'_>, depth: usize, panel: &mut [f32], width: usize) {
     for first in (0..weight.rows).step_by(BLOCK) {
         let group = Rows { data: &weight.data[first * weight.stride..], ..weight };
         let whole = if weight.rows - first < BLOCK { 0 } else { depth / BLOCK * BLOCK };
         for at in (0..whole).step_by(BLOCK) {
             fetch(group, depth, at);
             for (i, column) in turned(group, at).into_iter().enumerate() {
-                let to = &mut panel[(at + i) * LANES + first..][..BLOCK];
+                let to = &mut panel[(at + i) * width + first..][..BLOCK];
                 // SAFETY: `to` has 8 numbers.
                 unsafe { _mm256_storeu_ps(to.as_mut_ptr(), column) }
             }
         }
         for o in 0..BLOCK.min(weight.rows - first) {
             for at in whole..depth {
-                panel[at * LANES + first + o] = group.data[o * weight.stride + at];
+                panel[at * width + first + o] = group.data[o * weight.stride + at];
             }
         }
     }
-    tiles(x.data, x.stride, depth, panel, sums);
 }
 
 vectorised! {
@@ -182,7 +173,7 @@ fn row_sums(x: &[f32], weight: Rows<'_>) -> [f32; 2 * BLOCK] {
 /// Columns `at` to `at + 8` of 8 rows.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn turned(weight: Rows<'_>, at: usize) -> [__m256; BLOCK] {
+fn turned(weight: Rows<'_>, at: usize) -> [__m256; BLOCK] {
     let block = &weight.data[at..(BLOCK - 1) * weight.stride + at + BLOCK];
     let mut columns = [_mm256_setzero_ps(); BLOCK];
     for (half, columns) in columns.chunks_exact_mut(4).enumerate() {
@@ -221,7 +212,7 @@ fn fetch(group: Rows<'_>, depth: usize, at: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{library, out_of};
+    use super::super::{by_depth, library, out_of};
     use super::*;
     use proptest::prelude::*;
 
@@ -238,13 +229,14 @@ mod tests {
             let (a, b) = (Matrix::new(&x, rows, depth), Matrix::new(&weight, n_out, depth).t());
             let mut here = numbers(rows * n_out, 3);
             let before = here.clone();
-            prop_assume!(product(out_of(&mut here), a, b, accumulate, Threads::One));
+            prop_assume!(fits(&a, &b));
+            by_depth(out_of(&mut here), a, b, accumulate, Threads::One, pass);
             // Enough rows for the library not to take one of its paths for small products.
             let most = rows.max(256 / n_out + 2);
             let many: Vec<f32> = x.iter().copied().cycle().take(most * depth).collect();
             let mut there: Vec<f32> = before.into_iter().chain(std::iter::repeat(0.0)).take(most * n_out).collect();
             let a = Matrix::new(&many, most, depth);
-            by_depth(a, b, accumulate, |a, b, accumulate| library(out_of(&mut there), a, b, accumulate, Threads::One));
+            by_depth(out_of(&mut there), a, b, accumulate, Threads::One, library);
             prop_assert_eq!(&here[..], &there[..rows * n_out]);
         }
     }

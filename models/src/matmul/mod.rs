@@ -12,11 +12,16 @@ use crate::view::Real;
 /// Where a product goes. Without `accumulate` a kernel writes every number and reads none; it never leaves one that is none.
 type Out<T> = [MaybeUninit<T>];
 
-/// [`matmul`] for some operands: says `false`, and does nothing, for others.
-pub(crate) type Kernel<T> = fn(&mut Out<T>, Matrix<'_, T>, Matrix<'_, T>, bool, Threads) -> bool;
+/// One way to compute a product.
+pub struct Kernel<T> {
+    /// Whether it computes `a · b`.
+    fits: fn(&Matrix<'_, T>, &Matrix<'_, T>) -> bool,
+    /// `out = a · b`, or `out += a · b`, of operands that fit, each number summed in one pass.
+    pass: fn(&mut Out<T>, Matrix<'_, T>, Matrix<'_, T>, bool, Threads),
+}
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) const KERNELS: &[Kernel<f32>] = &[few_rows::product, tiles::product];
+pub(crate) const KERNELS: &[Kernel<f32>] = &[few_rows::KERNEL, tiles::KERNEL];
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) const KERNELS: &[Kernel<f32>] = &[];
 
@@ -123,13 +128,13 @@ fn write<T: Real>(out: &mut Out<T>, a: Matrix<'_, T>, b: Matrix<'_, T>, accumula
         }
         return;
     }
-    if T::KERNELS.iter().any(|kernel| kernel(out, a, b, accumulate, threads)) {
-        return;
+    if let Some(kernel) = T::KERNELS.iter().find(|kernel| (kernel.fits)(&a, &b)) {
+        return by_depth(out, a, b, accumulate, threads, kernel.pass);
     }
     // A single row takes a matrix-vector path; few elements with a transposed right side take a dot-product path.
     let rows = if b.row_stride == 1 { (SMALL_PRODUCT / b.cols + 1).max(2) } else { 2 };
     if a.rows >= rows {
-        return by_library(out, a, b, accumulate, threads);
+        return by_depth(out, a, b, accumulate, threads, library);
     }
     let mut filled = vec![T::zero(); rows * a.cols];
     for r in 0..a.rows {
@@ -141,7 +146,7 @@ fn write<T: Real>(out: &mut Out<T>, a: Matrix<'_, T>, b: Matrix<'_, T>, accumula
     if accumulate {
         all[..out.len()].copy_from_slice(out);
     }
-    by_library(&mut all, Matrix::new(&filled, rows, a.cols), b, accumulate, threads);
+    by_depth(&mut all, Matrix::new(&filled, rows, a.cols), b, accumulate, threads, library);
     out.copy_from_slice(&all[..out.len()]);
 }
 
@@ -152,22 +157,14 @@ const DEPTH: usize = 512;
 /// has no more may have such a part.
 const LEAST_DEPTH: usize = 3;
 
-fn by_library<T: Real>(
+/// Calls `pass` for the parts of a product that are summed in one pass, the first of them with `accumulate`.
+fn by_depth<T>(
     out: &mut Out<T>,
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
     accumulate: bool,
     threads: Threads,
-) {
-    by_depth(a, b, accumulate, |a, b, accumulate| library(out, a, b, accumulate, threads));
-}
-
-/// Calls `f` for the parts of a product that are summed in one pass, the first of them with `accumulate`.
-fn by_depth<'a, T>(
-    a: Matrix<'a, T>,
-    b: Matrix<'a, T>,
-    accumulate: bool,
-    mut f: impl FnMut(Matrix<'a, T>, Matrix<'a, T>, bool),
+    pass: impl Fn(&mut Out<T>, Matrix<'_, T>, Matrix<'_, T>, bool, Threads),
 ) {
     let mut from = 0;
     loop {
@@ -179,7 +176,7 @@ fn by_depth<'a, T>(
         };
         let a = Matrix { data: &a.data[from * a.col_stride..], cols: depth, ..a };
         let b = Matrix { data: &b.data[from * b.row_stride..], rows: depth, ..b };
-        f(a, b, accumulate || from > 0);
+        pass(out, a, b, accumulate || from > 0, threads);
         from += depth;
         if depth == left {
             return;

@@ -10,8 +10,8 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::few_rows::{Rows, turned};
-use super::{LEAST_DEPTH, Matrix, Out, Threads, by_depth};
+use super::few_rows::{Rows, turn};
+use super::{Kernel, LEAST_DEPTH, Matrix, Out, Threads};
 
 /// Rows of a tile.
 const ROWS: usize = 8;
@@ -37,29 +37,14 @@ thread_local! {
     static PANEL_ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Whether [`product`] computes `a · b`: not for a single column or [few inputs](LEAST_DEPTH), which the library sums in
-/// another way.
+pub(super) const KERNEL: Kernel<f32> = Kernel { fits, pass };
+
+/// Not a single column or [few inputs](LEAST_DEPTH), which the library sums in another way, nor what it is faster at.
 fn fits(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>) -> bool {
     let small = a.col_stride == 1 && a.rows > UNPACKED_ROWS && b.rows * b.cols <= SMALL;
     b.cols > 1 && a.cols >= LEAST_DEPTH && !small && is_x86_feature_detected!("avx512f")
 }
 
-/// `out = a · b`, or `out += a · b`; for operands that do not fit `false`, and nothing is done.
-pub(super) fn product(
-    out: &mut Out<f32>,
-    a: Matrix<'_, f32>,
-    b: Matrix<'_, f32>,
-    accumulate: bool,
-    threads: Threads,
-) -> bool {
-    let fits = fits(&a, &b);
-    if fits {
-        by_depth(a, b, accumulate, |a, b, accumulate| pass(out, a, b, accumulate, threads));
-    }
-    fits
-}
-
-/// A depth that is summed in one pass.
 fn pass(out: &mut Out<f32>, a: Matrix<'_, f32>, b: Matrix<'_, f32>, accumulate: bool, threads: Threads) {
     assert!(is_x86_feature_detected!("avx512f") && out.len() == a.rows * b.cols);
     let (n, depth) = (b.cols, a.cols);
@@ -227,26 +212,20 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Packs lines whose numbers are apart as `[depth, width]`.
+    /// Packs lines that do not lie side by side as `[depth, width]`.
     #[target_feature(enable = "avx512f")]
     fn turn(&self, to: &mut [f32], width: usize) {
-        for first in (0..self.n).step_by(ROWS) {
-            let lines = ROWS.min(self.n - first);
-            let data = &self.data[first * self.line_stride..];
-            let whole = lines == ROWS && self.depth_stride == 1;
-            let turns = if whole { self.depth / ROWS * ROWS } else { 0 };
-            for k in (0..turns).step_by(ROWS) {
-                let group = Rows { data, rows: ROWS, stride: self.line_stride };
-                for (i, column) in turned(group, k).into_iter().enumerate() {
-                    let to = &mut to[(k + i) * width + first..][..ROWS];
-                    // SAFETY: `to` has 8 numbers.
-                    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), column) }
-                }
-            }
-            for k in turns..self.depth {
-                for line in 0..lines {
-                    to[k * width + first + line] = data[line * self.line_stride + k * self.depth_stride];
-                }
+        if self.depth_stride == 1 {
+            return turn(
+                Rows { data: self.data, rows: self.n, stride: self.line_stride },
+                self.depth,
+                to,
+                width,
+            );
+        }
+        for (k, to) in to.chunks_exact_mut(width).take(self.depth).enumerate() {
+            for (line, to) in to.iter_mut().take(self.n).enumerate() {
+                *to = self.data[line * self.line_stride + k * self.depth_stride];
             }
         }
     }
@@ -348,7 +327,7 @@ fn sums<const R: usize, const V: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{library, out_of};
+    use super::super::{by_depth, library, out_of};
     use super::*;
     use proptest::prelude::*;
 
@@ -376,8 +355,8 @@ mod tests {
             let mut there = numbers(most * cols, 3);
             let threads = if all { Threads::All } else { Threads::One };
             let few = Matrix { rows, ..a };
-            by_depth(few, b, accumulate, |a, b, accumulate| pass(out_of(&mut here), a, b, accumulate, threads));
-            by_depth(a, b, accumulate, |a, b, accumulate| library(out_of(&mut there), a, b, accumulate, Threads::One));
+            by_depth(out_of(&mut here), few, b, accumulate, threads, pass);
+            by_depth(out_of(&mut there), a, b, accumulate, Threads::One, library);
             prop_assert_eq!(&here[..], &there[..rows * cols]);
         }
     }
