@@ -8,6 +8,7 @@
 //! pLDDT 0–100.
 
 mod file;
+pub mod row_group;
 
 use serde::{Deserialize, Serialize};
 

@@ -33,8 +33,6 @@ pub(crate) struct Claim {
     pub(crate) test: bool,
     /// Hash of table, key and value: equal claims are repeats. `None` where only a join can tell (GO, pairs).
     pub(crate) key: Option<String>,
-    /// Text of the record, cut; on the first claim of a record only.
-    pub(crate) raw: Option<String>,
     /// That the source knows the protein under `accession`.
     pub(crate) member: Option<Member>,
     /// For `facts`.
@@ -70,7 +68,8 @@ pub(crate) struct Fact {
     pub(crate) fact_id: String,
     pub(crate) task: String,
     pub(crate) question: String,
-    pub(crate) raw_text: String,
+    /// Text as the source has it, `None` where it is `text`.
+    pub(crate) raw_text: Option<String>,
     pub(crate) text: String,
     pub(crate) evidence: Vec<String>,
 }
@@ -219,7 +218,7 @@ impl Fact {
             fact_id: datasets::hex(&hash.finalize()[..16]),
             task: task.into(),
             question: question.into(),
-            raw_text: raw_text.into(),
+            raw_text: (raw_text != text).then(|| raw_text.into()),
             text,
             evidence: clean::evidence(raw_text),
         }

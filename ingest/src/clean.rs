@@ -19,25 +19,36 @@ static CITATION: LazyLock<Regex> = LazyLock::new(|| {
         r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+",
     )
 });
-static OPENERS: LazyLock<[Regex; 3]> = LazyLock::new(|| {
+/// Stock openings, each with a word without which it is none.
+static OPENERS: LazyLock<[(&str, Regex); 3]> = LazyLock::new(|| {
     [
         // "An analysis of the protein sequence reveals that ...: ": a sentence about the question, up to the colon.
-        pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+"),
+        ("sequence", pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+")),
         // "Based on the given amino acid sequence, ": a phrase without content, up to the comma.
-        pattern(
-            r"^(?:Based on|Judging by|According to|From|(?:By|Upon|After)(?: an?| the)? \w+)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
+        (
+            ", ",
+            pattern(
+                r"^(?:Based on|Judging by|According to|From|(?:By|Upon|After)(?: an?| the)? \w+)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
+            ),
         ),
         // "An analysis of the sequence suggests that ".
-        pattern(
-            r"^(?:An? |The )?(?:[Aa]nalysis|[Ee]valuation|[Ee]xamination|[Rr]eview|[Aa]ssessment) of [^:.,]{0,80}\bsequence (?:suggests|reveals|indicates|shows|demonstrates) that\s+",
+        (
+            "sequence",
+            pattern(
+                r"^(?:An? |The )?(?:[Aa]nalysis|[Ee]valuation|[Ee]xamination|[Rr]eview|[Aa]ssessment) of [^:.,]{0,80}\bsequence (?:suggests|reveals|indicates|shows|demonstrates) that\s+",
+            ),
         ),
     ]
 });
 
+/// What [`without_codes`] changes begins with one of these; most texts hold none, and one look tells.
+static CODES: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\{ECO:|Ref\.|PubMed:|MIM:|\(\)|\[\]| \.| ,| ;|\.\."));
+
 /// Folds every run of white space to one blank and trims.
-pub(crate) fn fold(text: &str) -> String {
+pub(crate) fn fold(text: &str) -> Cow<'_, str> {
     if is_folded(text.as_bytes()) {
-        return text.to_owned();
+        return text.into();
     }
     let mut folded = String::with_capacity(text.len());
     for word in text.split_whitespace() {
@@ -46,7 +57,7 @@ pub(crate) fn fold(text: &str) -> String {
         }
         folded.push_str(word);
     }
-    folded
+    folded.into()
 }
 
 /// Whether a text is ASCII with single blanks between words, as most texts are: quick to see, a vector at a time.
@@ -70,40 +81,32 @@ pub(crate) fn evidence(text: &str) -> Vec<String> {
 
 /// Removes evidence blocks, PubMed and MIM references, folds white space and closes the gaps that are left.
 pub(crate) fn without_codes(text: &str) -> String {
-    // Most texts hold none of these, and to look for a word is quicker than to look for a pattern.
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let mut bare = Cow::Borrowed(text);
-    if has(&["{ECO:"]) {
-        bare = EVIDENCE_BLOCK.replace_all(text, "");
+    let mut text = fold(text);
+    if CODES.is_match(&text) {
+        let bare = EVIDENCE_BLOCK.replace_all(&text, "");
+        let bare = CITATION.replace_all(&bare, "").replace("()", "").replace("[]", "");
+        let marks = [(" .", "."), (" ,", ","), (" ;", ";"), ("..", ".")];
+        text = marks.iter().fold(fold(&bare).into_owned(), |text, (from, to)| text.replace(from, to)).into();
     }
-    if has(&["Ref.", "PubMed:", "MIM:"]) {
-        bare = CITATION.replace_all(&bare, "").into_owned().into();
-    }
-    let text = replaced(bare.into_owned(), &[("()", ""), ("[]", "")]);
-    let text = replaced(fold(&text), &[(" .", "."), (" ,", ","), (" ;", ";"), ("..", ".")]);
     text.trim_matches(|c: char| c == ';' || c.is_whitespace()).to_owned()
 }
 
-/// Replaces one thing after the other, which most texts do not hold.
-fn replaced(text: String, what: &[(&str, &str)]) -> String {
-    what.iter().fold(text, |text, (from, to)| if text.contains(from) { text.replace(from, to) } else { text })
-}
-
 /// Removes the stock opening of a Mol-Instructions answer; the rest begins with a capital.
-pub(crate) fn without_opener(text: &str) -> String {
-    for opener in OPENERS.iter() {
-        if let Some(found) = opener.find(text) {
+pub(crate) fn without_opener(text: &str) -> Cow<'_, str> {
+    for (word, opener) in OPENERS.iter() {
+        if text.contains(word)
+            && let Some(found) = opener.find(text)
+        {
             let rest = &text[found.end()..];
             if found.as_str().ends_with(": ") || found.as_str().ends_with(":\n") {
-                return rest.to_owned();
+                return rest.into();
             }
             let mut letters = rest.chars();
-            return letters
-                .next()
-                .map_or(String::new(), |first| first.to_uppercase().chain(letters).collect());
+            let capital = letters.next().map(|first| first.to_uppercase().chain(letters));
+            return capital.map_or(String::new(), Iterator::collect).into();
         }
     }
-    text.to_owned()
+    text.into()
 }
 
 /// Refuses a text that states nothing that can be learnt.

@@ -1,7 +1,7 @@
 //! The relational work: which claims conflict, which repeat, which find their proteins. All of it runs as DataFusion
 //! plans over the staged claims; every choice is for the lowest `order`, so the result does not depend on threads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use datasets::table::{ChainRow, DomainRow, GoRow, PlddtRow, Rows, SsRow, WeightR
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
+mod contradictions;
 mod facts;
 mod mutations;
 mod pairs;
@@ -25,7 +26,8 @@ use crate::buckets::{Buckets, Dealt, sorted};
 use crate::claim;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::ledger::{Fate, Ledger, Notes};
+use crate::ledger::{Ledger, Notes};
+use crate::parse::{Parsed, Parser};
 use crate::reason::{Fault, Reason};
 
 pub(crate) use pairs::Pair;
@@ -38,9 +40,7 @@ pub(crate) struct Relations {
     pub(crate) pairs: Vec<Pair>,
     /// Rows of the tables that are written.
     pub(crate) rows: BTreeMap<String, u64>,
-    /// Records with sound claims.
-    pub(crate) claimed: BTreeMap<u64, Fate>,
-    /// Records that the plans found unusable.
+    /// What became of the records.
     pub(crate) notes: Notes,
 }
 
@@ -66,6 +66,7 @@ struct Refused {
 struct Plans<'a> {
     engine: &'a Engine,
     config: &'a Config,
+    parser: &'a Parser,
     ledger: &'a Ledger,
     /// Where tables are written.
     tables: &'a Path,
@@ -75,9 +76,9 @@ struct Plans<'a> {
     buckets: PathBuf,
     /// Claims without those of conflicting records.
     sound: DataFrame,
-    kept: BTreeSet<u64>,
+    kept: HashSet<u64>,
     /// Facts that were merged into others of other words.
-    near: BTreeSet<u64>,
+    near: HashSet<u64>,
     refused: BTreeSet<u64>,
 }
 
@@ -88,17 +89,23 @@ struct Plans<'a> {
 pub(crate) async fn relate(
     engine: &Engine,
     config: &Config,
-    claims: DataFrame,
+    parsed: &Parsed,
     tables: &Path,
     buckets: PathBuf,
 ) -> Result<Relations, Error> {
-    let ledger = &Ledger::default();
-    let conflicts = id_conflicts(engine, &claims, ledger).await?;
+    let (ledger, Parsed { claims, parser, .. }) = (&Ledger::default(), parsed);
+    let conflicts = id_conflicts(engine, claims).await?;
+    let detail = |id: &str| format!("{id:?} was given another sequence before");
+    let conflicts = quarantine(parser, ledger, Reason::IdConflict, conflicts, detail)?;
     tracing::info!(records = conflicts.len(), "conflicts of ids found");
-    let sound = engine.by_number(claims, "record", JoinType::RightAnti, &conflicts)?;
-    let (kept, near, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut sound = claims.clone();
+    if !conflicts.is_empty() {
+        sound = engine.by_number(sound, "record", JoinType::RightAnti, conflicts)?;
+    }
+    let (kept, near, refused) = (HashSet::new(), HashSet::new(), BTreeSet::new());
     let rows = BTreeMap::new();
-    let mut plans = Plans { engine, config, ledger, tables, rows, buckets, sound, kept, near, refused };
+    let mut plans =
+        Plans { engine, config, parser, ledger, tables, rows, buckets, sound, kept, near, refused };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
@@ -122,12 +129,12 @@ pub(crate) async fn relate(
     plans.table("chain", &columns, "chain_id", |chain| name_fold(chain, &nodes)).await?;
     plans.table("ss", &["q8", "q3", "mask"], "id", |_: &mut SsRow| {}).await?;
     plans.table("plddt", &["mean_plddt", "plddt"], "accession", |_: &mut PlddtRow| {}).await?;
-    let claimed = plans.claimed().await?;
-    Ok(Relations { proteins, pairs, rows: plans.rows, claimed, notes: ledger.take() })
+    plans.account().await?;
+    Ok(Relations { proteins, pairs, rows: plans.rows, notes: ledger.take() })
 }
 
 /// Records that give an id of their source another sequence than the first record with that id did.
-async fn id_conflicts(engine: &Engine, claims: &DataFrame, ledger: &Ledger) -> Result<BTreeSet<u64>, Error> {
+async fn id_conflicts(engine: &Engine, claims: &DataFrame) -> Result<Vec<Refused>, Error> {
     let is_named = col("protein_id").is_not_null().and(col("accession").not_eq(lit("")));
     let named = claims
         .clone()
@@ -148,38 +155,21 @@ async fn id_conflicts(engine: &Engine, claims: &DataFrame, ledger: &Ledger) -> R
         .join(first, JoinType::Inner, &["source", "accession"], &["s", "a"], None)?
         .filter(col("protein_id").not_eq(col("first_protein")))?
         .select(vec![col("record"), col("accession").alias("detail")])?;
-    let refused = engine.collect::<Refused>(others).await?;
-    let detail = |id: &str| format!("{id:?} was given another sequence before");
-    quarantine(engine, claims, ledger, Reason::IdConflict, refused, detail).await
+    engine.collect(others).await
 }
 
-/// Quarantines records that a plan found unusable, and returns them. Their texts are long and they are few: what plans know of
-/// a record is where it stands, and its text is looked up here.
-async fn quarantine(
-    engine: &Engine,
-    claims: &DataFrame,
+/// Quarantines records that a plan found unusable, and returns them.
+fn quarantine(
+    parser: &Parser,
     ledger: &Ledger,
     reason: Reason,
     refused: Vec<Refused>,
     detail: impl Fn(&str) -> String,
 ) -> Result<BTreeSet<u64>, Error> {
-    #[derive(Deserialize)]
-    struct Text {
-        record: u64,
-        raw: String,
-    }
     let records: BTreeSet<u64> = refused.iter().map(|refused| refused.record).collect();
-    if records.is_empty() {
-        return Ok(records);
-    }
-    let texts = claims.clone().filter(col("order").eq(col("record")))?;
-    let texts = texts.select(vec![col("record"), col("raw")])?;
-    let texts = engine.by_number(texts, "record", JoinType::RightSemi, &records)?;
-    let texts = engine.collect::<Text>(texts).await?;
-    let texts: BTreeMap<u64, String> = texts.into_iter().map(|text| (text.record, text.raw)).collect();
+    let texts = parser.texts(&records)?;
     for Refused { record, detail: of } in refused {
-        let text = texts.get(&record).map_or("", String::as_str);
-        ledger.quarantine(record, Fault::new(reason, detail(&of)), text, false);
+        ledger.quarantine(record, Fault::new(reason, detail(&of)), &texts[&record], false);
     }
     Ok(records)
 }
@@ -215,7 +205,7 @@ impl Plans<'_> {
             strangers.clone().join(lookup.clone(), JoinType::LeftAnti, &["locus"], &["known_as"], None)?;
         let lost = lost.select(vec![col("record"), col("accession").alias("detail")])?;
         let lost = self.engine.collect(lost).await?;
-        self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}")).await?;
+        self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}"))?;
         let columns = |protein: &str| {
             let mut columns: Vec<Expr> = ["order", "accession", "source", "scope", "test"].map(col).to_vec();
             columns.push(col(protein).alias("protein_id"));
@@ -254,12 +244,14 @@ impl Plans<'_> {
             test: bool,
         }
         let of_proteins = self.sound.clone().filter(col("protein_id").is_not_null())?;
-        let sequences = of_proteins
-            .clone()
-            .filter(col("sequence").is_not_null())?
-            .aggregate(vec![col("protein_id")], vec![min(col("sequence")).alias("sequence")])?
-            .sort_by(vec![col("protein_id")])?;
-        let sequences: Vec<Sequence> = self.engine.collect(sequences).await?;
+        let held = of_proteins.clone().filter(col("sequence").is_not_null())?;
+        let first =
+            held.clone().aggregate(vec![col("protein_id")], vec![min(col("order")).alias("first")])?;
+        let first = self.engine.numbers(first.select(vec![col("first")])?).await?;
+        let held = held.select(["order", "protein_id", "sequence"].map(col).to_vec())?;
+        let held = self.engine.by_number(held, "order", JoinType::RightSemi, first)?;
+        let mut sequences: Vec<Sequence> = self.engine.collect(held).await?;
+        sequences.sort_unstable_by(|a, b| a.protein_id.cmp(&b.protein_id));
         let protein = |Sequence { protein_id, sequence }| ProteinClaim {
             protein_id,
             sequence,
@@ -376,40 +368,52 @@ impl Plans<'_> {
             .clone()
             .aggregate(key, vec![min(col("order")).alias("first")])?
             .select(vec![col("first")])?;
-        let first: BTreeSet<u64> = self.engine.numbers(first).await?.into_iter().collect();
-        let kept = self.engine.by_number(rows.clone(), "order", JoinType::RightSemi, &first)?;
+        let first = self.engine.numbers(first).await?;
+        let kept =
+            self.engine.by_number(rows.clone(), "order", JoinType::RightSemi, first.iter().copied())?;
         self.kept.extend(first);
         Ok(kept)
     }
 
     /// Quarantines records.
-    async fn refuse(
+    fn refuse(
         &mut self,
         refused: Vec<Refused>,
         reason: Reason,
         detail: impl Fn(&str) -> String,
     ) -> Result<(), Error> {
-        let found = quarantine(self.engine, &self.sound, self.ledger, reason, refused, detail).await?;
-        self.refused.extend(found);
+        self.refused.extend(quarantine(self.parser, self.ledger, reason, refused, detail)?);
         Ok(())
     }
 
-    /// What became of every sound record that was not refused.
-    async fn claimed(&self) -> Result<BTreeMap<u64, Fate>, Error> {
-        let records =
-            self.engine.numbers(self.sound.clone().select(vec![col("record")])?.distinct()?).await?;
-        let records_of = |orders: &BTreeSet<u64>| -> BTreeSet<u64> {
+    /// Counts what became of every sound record that was not refused.
+    async fn account(&self) -> Result<(), Error> {
+        let first = self.sound.clone().filter(col("order").eq(col("record")))?;
+        let records = self.engine.numbers(first.select(vec![col("record")])?).await?;
+        let records_of = |orders: &HashSet<u64>| -> HashSet<u64> {
             orders.iter().map(|&order| claim::record_of(order)).collect()
         };
         let (kept, near) = (records_of(&self.kept), records_of(&self.near));
-        let fate = |record: &u64| match (kept.contains(record), near.contains(record)) {
-            (true, _) => Fate::Kept,
-            (false, true) => Fate::MergedNear,
-            (false, false) => Fate::Merged,
-        };
-        let open = records.into_iter().filter(|r| !self.refused.contains(r));
-        Ok(open.map(|record| (record, fate(&record))).collect())
+        let mut files: BTreeMap<(usize, usize), [u64; 3]> = BTreeMap::new();
+        for record in records.into_iter().filter(|record| !self.refused.contains(record)) {
+            let (source, file, _) = claim::place(record);
+            let [n_kept, n_merged, n_near] = files.entry((source, file)).or_default();
+            let is_kept = kept.contains(&record);
+            *n_kept += u64::from(is_kept);
+            *n_merged += u64::from(!is_kept);
+            *n_near += u64::from(!is_kept && near.contains(&record));
+        }
+        for ((source, file), [n_kept, n_merged, n_near]) in files {
+            self.ledger.keep(source, file, n_kept);
+            self.ledger.merge(source, file, n_merged, n_near);
+        }
+        Ok(())
     }
+}
+
+/// The id of a protein as a number.
+fn number(id: &str) -> u128 {
+    u128::from_str_radix(id, 16).expect("the id of a protein is 32 hex digits")
 }
 
 /// Class, architecture and topology of the domains of every chain, or as much of it as the lists say.

@@ -1,29 +1,24 @@
 //! Exact repeats out of Parquet files of any size: of rows with one key the first stays, in the order of the files.
 //!
-//! Keys are compared by 128 bits of hash, not by their text: a set of hashes is all that must be remembered. One thread
-//! reads, hashes and drops what the set has; as many as rayon has threads encode the row groups of what is left; the
-//! calling thread writes them in their order. At each point a few row groups wait, never a file.
+//! Keys are compared by 128 bits of hash, not by their text: a set of hashes is all that must be remembered. The calling
+//! thread reads, hashes and drops what the set has; others encode the row groups of what is left, of which a few wait.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use datasets::{residue, table};
+use datasets::residue;
+use datasets::table::{ROW_GROUP, row_group::RowGroups};
 use fs_err as fs;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use twox_hash::XxHash3_128;
 
 use crate::Error;
-use crate::row_group::{self, Encoded};
 
 /// What makes two rows the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,11 +65,6 @@ struct Input<'a> {
     rows: u64,
 }
 
-/// Rows that are encoded together, and their place among the others.
-type Group = (usize, Vec<RecordBatch>);
-/// The same encoded.
-type Done = (usize, Result<Encoded, Error>);
-
 impl<'a> Input<'a> {
     fn open(files: &'a [PathBuf], key: &Key) -> Result<Self, Error> {
         let bad = |path: &Path, detail, hint: &str| format_error(path, "columns", detail, hint);
@@ -114,67 +104,20 @@ impl<'a> Input<'a> {
     }
 
     fn write(&self, file: &mut std::fs::File) -> Result<Counts, Error> {
-        let writer = ArrowWriter::try_new(file, self.schema.clone(), Some(table::properties()?))?;
-        let (mut writer, factory) = writer.into_serialized_writer()?;
-        std::thread::scope(|scope| {
-            let n_threads = rayon::current_num_threads();
-            let (full, groups) = sync_channel::<Group>(1);
-            let (done, encoded) = sync_channel::<Done>(n_threads);
-            let reading = scope.spawn(move || self.read(&full));
-            // Shared by the encoders alone: when the last has gone, the reader is told.
-            let groups = Arc::new(Mutex::new(groups));
-            for _ in 0..n_threads {
-                let (groups, done, factory) = (groups.clone(), done.clone(), &factory);
-                scope.spawn(move || encode_all(factory, &self.schema, &groups, &done));
-            }
-            drop((groups, done));
-            let (mut waiting, mut next) = (BTreeMap::new(), 0);
-            for (place, columns) in encoded {
-                waiting.insert(place, columns?);
-                while let Some(columns) = waiting.remove(&next) {
-                    row_group::append(&mut writer, columns)?;
-                    next += 1;
-                }
-            }
-            let counts = reading.join().expect("the reader does not panic")?;
-            writer.close()?;
-            Ok(counts)
-        })
-    }
-
-    /// Sends the row groups of distinct rows; ends early when nobody takes them.
-    fn read(&self, groups: &SyncSender<Group>) -> Result<Counts, Error> {
         let mut seen = Seen::with_capacity_and_hasher(self.rows as usize, BuildHasherDefault::default());
-        let (mut counts, mut place) = (Counts::default(), 0);
-        let (mut held, mut n_held) = (Vec::new(), 0);
-        let mut keys = Vec::new();
+        let mut out = RowGroups::new(file, self.schema.clone())?;
+        let (mut rows, mut keys) = (0, Vec::new());
         for path in self.files {
-            for batch in reader(path)?.with_batch_size(table::ROW_GROUP).build()? {
+            for batch in reader(path)?.with_batch_size(ROW_GROUP).build()? {
                 let batch = batch.map_err(|error| broken(path, &error))?;
                 self.hash(&batch, &mut keys)?;
                 let new: BooleanArray = keys.iter().map(|&key| Some(seen.insert(key))).collect();
-                let batch = filter_record_batch(&batch, &new)?;
-                counts.rows += keys.len() as u64;
-                counts.kept += batch.num_rows() as u64;
-                let room = table::ROW_GROUP - n_held;
-                let (now, later) = (batch.num_rows().min(room), batch.num_rows().saturating_sub(room));
-                held.push(batch.slice(0, now));
-                n_held += now;
-                if n_held == table::ROW_GROUP {
-                    let full = std::mem::replace(&mut held, vec![batch.slice(now, later)]);
-                    if groups.send((place, full)).is_err() {
-                        return Ok(counts);
-                    }
-                    place += 1;
-                    n_held = later;
-                }
+                out.append(&filter_record_batch(&batch, &new)?)?;
+                rows += keys.len() as u64;
             }
         }
-        if n_held > 0 {
-            // If nobody takes it, the writer has its own error.
-            let _ = groups.send((place, held));
-        }
-        Ok(counts)
+        let (_, kept) = out.close()?;
+        Ok(Counts { rows, kept })
     }
 
     /// Hash of the key of every row.
@@ -225,22 +168,6 @@ pub(crate) fn format_error(path: &Path, place: &str, detail: String, hint: &str)
     Error::Format { path: path.into(), place: place.into(), detail, hint: hint.into() }
 }
 
-/// Encodes row groups until there are no more, or nobody takes them.
-fn encode_all(
-    factory: &ArrowRowGroupWriterFactory,
-    schema: &SchemaRef,
-    groups: &Mutex<Receiver<Group>>,
-    done: &SyncSender<Done>,
-) {
-    loop {
-        let group = groups.lock().expect("no encoder panics").recv();
-        let Ok((place, rows)) = group else { return };
-        if done.send((place, row_group::encode(factory, schema, &rows))).is_err() {
-            return;
-        }
-    }
-}
-
 /// Hashes that were seen.
 type Seen = HashSet<u128, BuildHasherDefault<Low>>;
 
@@ -266,8 +193,11 @@ impl Hasher for Low {
 mod tests {
     use super::*;
 
+    use std::sync::Arc;
+
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use datasets::rng;
+    use parquet::arrow::ArrowWriter;
     use rand::Rng;
 
     type Row = (String, Option<String>, i64);
@@ -328,7 +258,7 @@ mod tests {
         want.retain(|(seq, text, _)| {
             seen.insert((residue::normalise(seq).unwrap_or(seq.clone()), text.clone()))
         });
-        assert!(want.len() > 2 * table::ROW_GROUP, "{}", want.len());
+        assert!(want.len() > 2 * ROW_GROUP, "{}", want.len());
 
         let mut bytes = Vec::new();
         for threads in [1, 3] {

@@ -1,6 +1,5 @@
 //! Where relational plans run, and how their rows come back.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, UInt64Array};
@@ -105,10 +104,10 @@ impl Engine {
         rows: DataFrame,
         column: &str,
         how: JoinType,
-        numbers: &BTreeSet<u64>,
+        numbers: impl IntoIterator<Item = u64>,
     ) -> Result<DataFrame, Error> {
         let schema = Arc::new(Schema::new(vec![Field::new("number", DataType::UInt64, false)]));
-        let array: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers.iter().copied()));
+        let array: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers));
         let batch = RecordBatch::try_new(schema, vec![array])?;
         Ok(self.session.read_batch(batch)?.join(rows, how, &["number"], &[column], None)?)
     }

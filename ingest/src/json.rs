@@ -1,5 +1,6 @@
 //! JSON as the sources write it: arrays too large to hold, bare `NaN` and `Infinity`.
 
+use memchr::memchr2;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
@@ -61,7 +62,7 @@ impl<'a> Elements<'a> {
         }
         let (bytes, length) = self.element()?;
         self.number += 1;
-        let (text, fault) = decode(&bytes, length);
+        let (text, fault) = decode(bytes, length);
         Ok(Some(Line { number: self.number, text, fault }))
     }
 
@@ -90,10 +91,18 @@ impl<'a> Elements<'a> {
             }
             let mut used = 0;
             let mut ended = false;
-            for &b in chunk {
-                if in_string {
-                    in_string = escaped || b != b'"';
-                    escaped = !escaped && b == b'\\';
+            while let Some(&b) = chunk.get(used) {
+                if escaped {
+                    escaped = false;
+                } else if in_string {
+                    // Most of a record is inside strings, where two letters matter.
+                    let Some(n) = memchr2(b'"', b'\\', &chunk[used..]) else {
+                        used = chunk.len();
+                        break;
+                    };
+                    used += n;
+                    escaped = chunk[used] == b'\\';
+                    in_string = escaped;
                 } else {
                     match b {
                         b'"' => in_string = true,

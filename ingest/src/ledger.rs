@@ -47,17 +47,6 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// What became of a record with sound claims.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Fate {
-    /// One of its claims is a row.
-    Kept,
-    /// It only repeats others.
-    Merged,
-    /// It only repeats others, and something of it in other words.
-    MergedNear,
-}
-
 /// What parsers and plans note of records, in any order; [`Ledger::close`] sorts it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -72,12 +61,14 @@ pub(crate) struct Notes {
     faults: Vec<Entry>,
 }
 
-/// Records of one file that no claim speaks for.
+/// What became of the records of one file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Tally {
     read: u64,
     kept: u64,
     merged: u64,
+    /// Those of them that were merged into other words.
+    merged_near: u64,
     /// Members of an archive: the line of the archive after which each begins, and its name.
     members: BTreeMap<u64, String>,
     unread: Vec<String>,
@@ -105,14 +96,17 @@ impl Ledger {
         self.tally(source, file, |of| of.read += n);
     }
 
-    /// Counts records that are kept though they give no row (terms of an ontology).
+    /// Counts records that gave a row or are the term of an ontology.
     pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
         self.tally(source, file, |of| of.kept += n);
     }
 
-    /// Counts records that repeat others and would give no row (terms of an ontology).
-    pub(crate) fn merge(&self, source: usize, file: usize, n: u64) {
-        self.tally(source, file, |of| of.merged += n);
+    /// Counts records that only repeat others, `n_near` of them something in other words.
+    pub(crate) fn merge(&self, source: usize, file: usize, n: u64, n_near: u64) {
+        self.tally(source, file, |of| {
+            of.merged += n;
+            of.merged_near += n_near;
+        });
     }
 
     /// Notes columns that nothing was read of.
@@ -140,23 +134,22 @@ impl Ledger {
     pub(crate) fn add(&self, other: Notes) {
         let mut notes = self.notes();
         notes.faults.extend(other.faults);
-        for (file, Tally { read, kept, merged, members, unread }) in other.files {
+        for (file, Tally { read, kept, merged, merged_near, members, unread }) in other.files {
             let of = notes.files.entry(file).or_default();
             of.read += read;
             of.kept += kept;
             of.merged += merged;
+            of.merged_near += merged_near;
             of.members.extend(members);
             of.unread.extend(unread);
         }
     }
 
-    /// Draws up the account. `inputs`: of every source its files in reading order; `claimed`: records with at least one
-    /// claim.
+    /// Draws up the account. `inputs`: of every source its files in reading order.
     pub(crate) fn close(
         &self,
         config: &Config,
         inputs: &[Vec<Fingerprint>],
-        claimed: &BTreeMap<u64, Fate>,
     ) -> (Vec<FileCounts>, Vec<QuarantineRow>) {
         let Notes { mut files, mut faults } = self.take();
         let mut counts: BTreeMap<(usize, usize), FileCounts> = BTreeMap::new();
@@ -164,7 +157,7 @@ impl Ledger {
         for (s, (source, inputs)) in config.source.iter().zip(inputs).enumerate() {
             for (f, (file, input)) in source::files(source).zip(inputs).enumerate() {
                 let tally = files.remove(&claim::record(s, f, 0)).unwrap_or_default();
-                let Tally { read: rows_in, kept, merged, members: of_archive, unread } = tally;
+                let Tally { read: rows_in, kept, merged, merged_near, members: of_archive, unread } = tally;
                 let count = FileCounts {
                     source: source.name.clone(),
                     file: file.to_owned(),
@@ -173,6 +166,7 @@ impl Ledger {
                     rows_in,
                     kept,
                     merged,
+                    merged_near,
                     unread,
                     ..FileCounts::default()
                 };
@@ -198,11 +192,6 @@ impl Ledger {
             let (s, f, line) = claim::place(record);
             ((s, f), line)
         };
-        for (&record, &fate) in claimed {
-            let count = counts.entry(at(record).0).or_default();
-            *(if fate == Fate::Kept { &mut count.kept } else { &mut count.merged }) += 1;
-            count.merged_near += u64::from(fate == Fate::MergedNear);
-        }
         let mut rows = Vec::with_capacity(faults.len());
         for entry in faults {
             let (place, line) = at(entry.record);

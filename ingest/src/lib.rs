@@ -13,7 +13,6 @@ mod claim;
 mod clean;
 pub mod cluster;
 mod config;
-mod contradiction;
 mod dedup;
 pub mod diff;
 pub mod distinct;
@@ -32,7 +31,6 @@ mod parse;
 pub mod publish;
 mod reader;
 mod reason;
-mod row_group;
 mod source;
 mod split;
 #[cfg(feature = "object-store")]
@@ -117,9 +115,9 @@ async fn ingest(
     let tables = work.tables();
     let relate = async || {
         work.empty_tables()?;
-        dedup::relate(engine, config, parsed.claims, &tables, work.buckets()).await
+        dedup::relate(engine, config, &parsed, &tables, work.buckets()).await
     };
-    let dedup::Relations { proteins, pairs, rows, claimed, notes } =
+    let dedup::Relations { proteins, pairs, rows, notes } =
         work.kept(&format!("relations-{made_of}"), relate).await?;
     ledger.add(notes);
     tracing::info!(proteins = proteins.len(), "deduplicated");
@@ -134,8 +132,7 @@ async fn ingest(
     drop((sequences, kin));
     tracing::info!(train = audit.n_train, held_out = audit.n_held_out, "audited");
 
-    let (files, quarantine) = ledger.close(config, &inputs, &claimed);
-    drop(claimed);
+    let (files, quarantine) = ledger.close(config, &inputs);
     let manifest = write(recipe, &tables, proteins, pairs, &quarantine, files, rows)?;
     if let Some(text) = parsed.ontology {
         datasets::atomic_write(&tables.join("go.obo"), |f| std::io::Write::write_all(f, text.as_bytes()))?;

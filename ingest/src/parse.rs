@@ -37,13 +37,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::Error;
-use crate::claim::Claim;
+use crate::claim::{self, Claim};
 use crate::config::{Config, Kind};
 use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
 use crate::manifest::Fingerprint;
-use crate::row_group::{self, Encoded};
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
+use datasets::table::row_group::{self, Encoded};
 
 /// Small files of a source are parsed together until they have so many bytes.
 const UNIT_BYTES: u64 = 32 << 20;
@@ -205,9 +205,10 @@ impl Parser {
             for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
                 let path = self.job.data.join(name);
                 let bar = self.bars.add(bar(&path));
-                let mut sink = Sink::new(context.clone(), file, ledger.clone(), claims, self.helpers.clone());
+                let mut sink =
+                    Sink::new(context.clone(), file, ledger.clone(), &mut claims, self.helpers.clone());
                 source::read(&context, &path, bar.clone(), &mut sink)?;
-                claims = sink.finish();
+                sink.close();
                 bar.finish_and_clear();
             }
             claims.close()
@@ -216,6 +217,26 @@ impl Parser {
         crate::work::keep(&self.notes(unit), &ledger.take())?;
         tracing::info!(unit = unit.name, seconds = started.elapsed().as_secs_f32(), "parsed");
         Ok(())
+    }
+
+    /// Looks up the texts of records, as much of each as the quarantine keeps: their files are read once more, since plans find
+    /// few records unusable, and to keep the text of every record for them would cost as much as to parse it.
+    pub(crate) fn texts(&self, records: &BTreeSet<u64>) -> Result<BTreeMap<u64, String>, Error> {
+        let mut files: BTreeMap<(usize, usize), BTreeMap<u64, String>> = BTreeMap::new();
+        for &record in records {
+            let (source, file, _) = claim::place(record);
+            files.entry((source, file)).or_default().insert(record, String::new());
+        }
+        let mut texts = BTreeMap::new();
+        for ((source, file), mut of_file) in files {
+            let context = self.context(source)?;
+            let path = source::files(&context.source).nth(file).map(|name| self.job.data.join(name));
+            let path = path.expect("a record is of a file of its source");
+            let mut sink = Sink::of_texts(context.clone(), file, &mut of_file);
+            source::read(&context, &path, ProgressBar::hidden(), &mut sink)?;
+            texts.append(&mut of_file);
+        }
+        Ok(texts)
     }
 
     /// [`Parser::parse`], for a plan: it gives the unit as JSON and sees the text of an error; the first is kept.
@@ -270,7 +291,7 @@ pub(crate) struct Encoder {
 impl Encoder {
     pub(crate) fn encode(&self, claims: &[Claim]) -> Result<Encoded, Error> {
         let rows = serde_arrow::to_record_batch(&self.fields, &claims)?;
-        row_group::encode(&self.factory, &self.schema, &[rows])
+        Ok(row_group::encode(&self.factory, &self.schema, &[rows])?)
     }
 }
 
@@ -279,7 +300,7 @@ impl Claims {
         let fields = fields()?;
         // They live for minutes: quick to write counts more than small. Long texts hardly ever repeat within a row group.
         let mut properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
+            .set_compression(Compression::UNCOMPRESSED)
             .set_statistics_enabled(EnabledStatistics::None)
             .set_dictionary_enabled(false);
         for column in ["source", "scope", "fact.task", "fact.question", "go.term", "go.aspect", "go.evidence"]
@@ -322,7 +343,7 @@ impl Claims {
         if self.is_over.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("another file of the recipe could not be read").into());
         }
-        row_group::append(&mut self.writer, columns)
+        Ok(row_group::append(&mut self.writer, columns)?)
     }
 
     fn close(mut self) -> Result<(), Error> {
@@ -450,6 +471,8 @@ impl ExecutionPlan for Parse {
 pub(crate) struct Parsed {
     /// Every claim.
     pub(crate) claims: DataFrame,
+    /// Who looks up what a record says.
+    pub(crate) parser: Arc<Parser>,
     /// The text of the ontology, if a source gives one.
     pub(crate) ontology: Option<String>,
     /// Names what all of it was made from: the same name, the same claims.
@@ -498,7 +521,7 @@ pub(crate) async fn parse(
     let claims = engine.session.read_parquet(format!("{}/", staging.display()), options).await?;
     let mut name = Sha256::new();
     units.iter().for_each(|unit| name.update(&unit.name));
-    Ok(Parsed { claims, ontology: text, name: datasets::hex(&name.finalize()[..16]) })
+    Ok(Parsed { claims, parser, ontology: text, name: datasets::hex(&name.finalize()[..16]) })
 }
 
 /// Removes from the folder what a killed run has left and this one has no use for.
@@ -530,7 +553,7 @@ mod tests {
         let inputs = manifest::fingerprints(&config, data)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
         runtime.block_on(parse(&engine, &config, data, staging, &inputs, &ledger))?;
-        let (files, _) = ledger.close(&config, &inputs, &BTreeMap::new());
+        let (files, _) = ledger.close(&config, &inputs);
         let rows = files.iter().map(|file| file.rows_in).collect();
         let files = fs::read_dir(staging)?.map(|file| file.unwrap().path());
         let claims = files.filter(|path| path.extension().is_some_and(|end| end == "parquet"));
@@ -595,5 +618,30 @@ mod tests {
             claims.collect::<Vec<_>>()
         });
         assert!(bytes[0] == bytes[1], "claims depend on the number of threads");
+    }
+
+    #[test]
+    fn texts_are_looked_up_where_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut gz, text.as_bytes()).unwrap();
+            fs::write(folder.path().join(name), gz.finish().unwrap()).unwrap();
+        };
+        write("a.fasta.gz", &(entry("P00001") + ">none\nMKT\n" + &entry("P00003")));
+        write("b.csv.gz", "seq,ddg\nMKL,1\nMKV,2\n");
+        let config: Config = serde_json::from_value(serde_json::json!({ "source": [
+            { "name": "fasta", "kind": "swissprot_fasta", "files": ["a.fasta.gz"], "licence": "none" },
+            { "name": "csv", "kind": "ss_csv", "files": ["b.csv.gz"], "licence": "none" },
+        ] }))
+        .unwrap();
+        let job = Job { config, data: folder.path().into(), staging: folder.path().into() };
+        let parser = Parser::new(job, None, 1);
+        let places = [claim::record(0, 0, 3), claim::record(0, 0, 5)];
+        let texts = parser.texts(&places.into()).unwrap();
+        assert_eq!(texts[&places[0]], ">none\nMKT");
+        assert_eq!(texts[&places[1]], entry("P00003").trim_end());
+        assert_eq!(parser.texts(&BTreeSet::new()).unwrap(), BTreeMap::new());
+        assert!(parser.texts(&[claim::record(1, 0, 2)].into()).is_err(), "the columns are of another kind");
     }
 }

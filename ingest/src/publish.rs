@@ -19,10 +19,9 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datasets::table::{
     ChainRow, ContradictionRow, DdgRow, DomainRow, FactRow, GoRow, PlddtRow, PpiRow, ProteinRow,
-    QuarantineRow, RepeatRow, Rows, Split, SsRow, WeightRow, properties,
+    QuarantineRow, RepeatRow, Rows, Split, SsRow, WeightRow, row_group::RowGroups,
 };
 use fs_err as fs;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Error;
@@ -231,7 +230,7 @@ struct Writer {
     folder: PathBuf,
     split: &'static str,
     rows_per_shard: usize,
-    open: Option<(ArrowWriter<std::fs::File>, usize)>,
+    open: Option<(RowGroups<std::fs::File>, usize)>,
     n_shards: usize,
     rows: u64,
 }
@@ -254,11 +253,11 @@ impl Writer {
                     fs::create_dir_all(&self.folder)?;
                     let file = fs::File::create(self.unnamed(self.n_shards))?.into_file();
                     self.n_shards += 1;
-                    (ArrowWriter::try_new(file, batch.schema(), Some(properties()?))?, 0)
+                    (RowGroups::new(file, batch.schema())?, 0)
                 }
             };
             let n = (batch.num_rows() - from).min(self.rows_per_shard - held);
-            writer.write(&batch.slice(from, n))?;
+            writer.append(&batch.slice(from, n))?;
             from += n;
             match held + n == self.rows_per_shard {
                 true => writer.close().map(|_| ())?,

@@ -321,26 +321,28 @@ impl<'a> Lines<'a> {
         while self.buffer.last() == Some(&b'\r') {
             self.buffer.pop();
         }
-        let (text, fault) = decode(&self.buffer, length);
+        let (text, fault) = decode(self.buffer.clone(), length);
         Ok(Some(Line { number: self.number, text, fault }))
     }
 }
 
 /// Text of a line or record of `length` bytes (of which `bytes` may be the beginning), and what is wrong with it.
-pub(crate) fn decode(bytes: &[u8], length: usize) -> (String, Option<Fault>) {
+pub(crate) fn decode(bytes: Vec<u8>, length: usize) -> (String, Option<Fault>) {
     if length > LONGEST {
         let detail = format!("{length} bytes, at most {LONGEST}");
         let start = &bytes[..bytes.len().min(2_000)];
         return (String::from_utf8_lossy(start).into_owned(), Some(Fault::new(Reason::LineTooLong, detail)));
     }
-    let fault = match std::str::from_utf8(bytes) {
-        Ok(text) => match text.find('\0') {
-            None => return (text.to_owned(), None),
-            Some(at) => Fault::new(Reason::NulByte, format!("NUL at byte {} of the record", at + 1)),
-        },
-        Err(e) => {
-            Fault::new(Reason::NotUtf8, format!("byte {} of the record is not UTF-8", e.valid_up_to() + 1))
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            let nul = |at| Fault::new(Reason::NulByte, format!("NUL at byte {} of the record", at + 1));
+            let fault = memchr::memchr(0, text.as_bytes()).map(nul);
+            (text, fault)
         }
-    };
-    (String::from_utf8_lossy(bytes).into_owned(), Some(fault))
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to() + 1;
+            let fault = Fault::new(Reason::NotUtf8, format!("byte {at} of the record is not UTF-8"));
+            (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(fault))
+        }
+    }
 }

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use fs_err as fs;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
-use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 
+use super::row_group::RowGroups;
 use crate::Error;
 
 /// Rows of a row group: small enough to stream, large enough to compress.
@@ -29,13 +30,17 @@ pub const ROW_GROUP: usize = 8_192;
 /// None in practice: of the compression level.
 pub fn properties() -> Result<WriterProperties, Error> {
     let id = ColumnPath::from("protein_id");
-    Ok(WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_column_bloom_filter_enabled(id.clone(), true)
         .set_column_bloom_filter_max_ndv(id, ROW_GROUP as u64)
-        .set_created_by(format!("peptalk {}", env!("CARGO_PKG_VERSION")))
-        .build())
+        .set_created_by(format!("peptalk {}", env!("CARGO_PKG_VERSION")));
+    // Nobody asks which text comes first in the alphabet.
+    for column in ["sequence", "raw_text", "text"] {
+        properties = properties.set_column_statistics_enabled(column.into(), EnabledStatistics::None);
+    }
+    Ok(properties.build())
 }
 
 /// A row type that has a table.
@@ -64,9 +69,9 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
     /// I/O and Arrow errors, with the path.
     fn write(tables: &Path, rows: &[Self]) -> Result<(), Error> {
         crate::atomic_write(&Self::path(tables), |file| {
-            let mut writer = Writer::new(file)?;
+            let mut writer = Writer::<Self, _>::new(file)?;
             for chunk in rows.chunks(ROW_GROUP) {
-                writer.group(chunk)?;
+                writer.append(&Self::to_batch(chunk)?)?;
             }
             writer.close()?;
             Ok(())
@@ -82,11 +87,10 @@ pub trait Rows: Serialize + DeserializeOwned + Sized {
     }
 }
 
-/// A table that is written row by row, as [`properties`] says; a row group is in memory.
+/// A table that is written row by row, or some rows at a time.
 pub struct Writer<T, W: Write + Send> {
     rows: Vec<T>,
-    writer: ArrowWriter<W>,
-    n_written: u64,
+    groups: RowGroups<W>,
 }
 
 impl<T: Rows, W: Write + Send> Writer<T, W> {
@@ -96,11 +100,7 @@ impl<T: Rows, W: Write + Send> Writer<T, W> {
     /// I/O and Arrow errors, as those of the other methods.
     pub fn new(file: W) -> Result<Self, Error> {
         let schema = Arc::new(arrow::datatypes::Schema::new(T::fields()?));
-        Ok(Self {
-            rows: vec![],
-            writer: ArrowWriter::try_new(file, schema, Some(properties()?))?,
-            n_written: 0,
-        })
+        Ok(Self { rows: vec![], groups: RowGroups::new(file, schema)? })
     }
 
     /// The next row.
@@ -109,17 +109,23 @@ impl<T: Rows, W: Write + Send> Writer<T, W> {
     /// I/O and Arrow errors.
     pub fn push(&mut self, row: T) -> Result<(), Error> {
         self.rows.push(row);
-        if self.rows.len() < ROW_GROUP {
-            return Ok(());
-        }
-        let rows = std::mem::take(&mut self.rows);
-        self.group(&rows)
+        if self.rows.len() < ROW_GROUP { Ok(()) } else { self.flush() }
     }
 
-    /// The rows of a row group.
-    fn group(&mut self, rows: &[T]) -> Result<(), Error> {
-        self.n_written += rows.len() as u64;
-        Ok(self.writer.write(&T::to_batch(rows)?)?)
+    /// The next rows, which have the columns of the table.
+    ///
+    /// # Errors
+    /// I/O and Arrow errors.
+    pub fn append(&mut self, rows: &RecordBatch) -> Result<(), Error> {
+        self.flush()?;
+        self.groups.append(rows)
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        self.groups.append(&T::to_batch(&std::mem::take(&mut self.rows))?)
     }
 
     /// Ends the table: the file, and how many rows it has.
@@ -127,11 +133,8 @@ impl<T: Rows, W: Write + Send> Writer<T, W> {
     /// # Errors
     /// I/O and Arrow errors.
     pub fn close(mut self) -> Result<(W, u64), Error> {
-        let rows = std::mem::take(&mut self.rows);
-        if !rows.is_empty() {
-            self.group(&rows)?;
-        }
-        Ok((self.writer.into_inner()?, self.n_written))
+        self.flush()?;
+        self.groups.close()
     }
 }
 

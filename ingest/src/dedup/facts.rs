@@ -1,37 +1,53 @@
 //! Facts, and those that others stand for: the same text once more, or nearly the same about one protein, task and
-//! question. They pass protein by protein, so that it does not matter how many there are.
+//! question. They pass protein by protein, so that it does not matter how many there are; texts stay in their columns.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use datasets::table::{ContradictionRow, FactRow, RepeatRow};
+use arrow::array::{ArrayRef, AsArray, Float32Array, LargeStringArray, RecordBatch, UInt32Array};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{is_not_null, take_record_batch};
+use arrow::datatypes::Schema;
+use datasets::table::{ContradictionRow, FactRow, RepeatRow, Rows};
 use serde::Deserialize;
 
-use super::Plans;
+use super::contradictions::contradictions;
+use super::{Plans, number};
 use crate::Error;
-use crate::buckets::sorted;
-use crate::contradiction::contradictions;
 use crate::near;
 
 const COLUMNS: [&str; 6] = ["fact_id", "task", "question", "raw_text", "text", "evidence"];
 
-/// Where a fact comes from.
-#[derive(Deserialize)]
-struct Place {
-    order: u64,
-    scope: String,
+/// A claimed fact, as it stands in the columns.
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Claimed<'a> {
+    pub(super) order: u64,
+    pub(super) scope: &'a str,
+    pub(super) protein_id: &'a str,
+    pub(super) source: &'a str,
+    pub(super) accession: &'a str,
+    pub(super) fact_id: &'a str,
+    pub(super) task: &'a str,
+    pub(super) question: &'a str,
+    pub(super) text: &'a str,
 }
 
-/// A claimed fact.
-type Claimed = (FactRow, Place);
-
-/// What is left of the facts of one protein, or of several.
-#[derive(Default)]
+/// What is left of the facts of some proteins.
 struct Merged {
-    facts: Vec<FactRow>,
-    repeats: Vec<RepeatRow>,
+    facts: RecordBatch,
+    repeats: RecordBatch,
     contradictions: Vec<ContradictionRow>,
     /// Places of the facts that were merged into others of other words.
+    near: Vec<u64>,
+}
+
+/// Rows of claims, by what becomes of them.
+#[derive(Default)]
+struct Chosen<'a> {
+    facts: Vec<u32>,
+    /// With the id of the fact that stands for each, and how similar it is.
+    repeats: Vec<(u32, &'a str, f32)>,
+    contradictions: Vec<ContradictionRow>,
     near: Vec<u64>,
 }
 
@@ -39,20 +55,19 @@ impl Plans<'_> {
     /// Writes `facts`, `repeats` and `contradictions`. With `near_duplicates` a text about the same protein, task and
     /// question is merged into one that says nearly the same, a published test set's with its own only.
     pub(super) async fn facts(&mut self) -> Result<(), Error> {
-        let dealt = self.dealt(self.claims("fact", &COLUMNS)?).await?;
+        let claims = self.claims("fact", &COLUMNS)?.drop_columns(&["id", "chain_id", "licence"])?;
+        let dealt = self.dealt(claims).await?;
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
         let mut contradictions = self.begin::<ContradictionRow>()?;
         let mut near = Vec::new();
-        let merge =
-            |claims: RecordBatch| self.merged(&sorted(&claims, &["protein_id", "task", "source", "order"])?);
         let write = |merged: Merged| {
-            merged.facts.into_iter().try_for_each(|row| facts.push(row))?;
-            merged.repeats.into_iter().try_for_each(|row| repeats.push(row))?;
+            facts.append(&merged.facts)?;
+            repeats.append(&merged.repeats)?;
             merged.contradictions.into_iter().try_for_each(|row| contradictions.push(row))?;
             near.extend(merged.near);
             Ok(())
         };
-        dealt.each(merge, write)?;
+        dealt.each(|claims| self.merged(&claims), write)?;
         near.iter().for_each(|order| _ = self.kept.remove(order));
         self.near.extend(near);
         self.end(facts)?;
@@ -60,71 +75,104 @@ impl Plans<'_> {
         self.end(contradictions)
     }
 
-    /// What is left of facts, which stand protein by protein.
+    /// What is left of these facts, protein by protein.
     fn merged(&self, claims: &RecordBatch) -> Result<Merged, Error> {
-        let licences: HashMap<&str, &str> =
-            self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-        let facts: Vec<FactRow> = serde_arrow::from_record_batch(claims)?;
-        let places: Vec<Place> = serde_arrow::from_record_batch(claims)?;
-        let (mut merged, mut of_protein) = (Merged::default(), Vec::new());
-        for (mut fact, place) in facts.into_iter().zip(places) {
-            fact.licence = licences[fact.source.as_str()].to_owned();
-            if of_protein.last().is_some_and(|(last, _): &Claimed| last.protein_id != fact.protein_id) {
-                self.merge(std::mem::take(&mut of_protein), &mut merged);
-            }
-            of_protein.push((fact, place));
+        let rows: Vec<Claimed<'_>> = Vec::deserialize(serde_arrow::Deserializer::from_record_batch(claims)?)?;
+        let mut order: Vec<(u128, u32)> = rows.iter().map(|row| number(row.protein_id)).zip(0..).collect();
+        let within = |row: u32| {
+            let Claimed { task, source, order, .. } = rows[row as usize];
+            (task, source, order)
+        };
+        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| within(a.1).cmp(&within(b.1))));
+        let mut chosen = Chosen::default();
+        for of_protein in order.chunk_by(|a, b| a.0 == b.0) {
+            self.choose(&rows, of_protein.iter().map(|of| of.1), &mut chosen);
         }
-        self.merge(of_protein, &mut merged);
-        Ok(merged)
+        let Chosen { facts, repeats, contradictions, near } = chosen;
+        let facts = self.columns(claims, facts)?;
+        let kept: ArrayRef = Arc::new(LargeStringArray::from_iter_values(repeats.iter().map(|of| of.1)));
+        let similarity: ArrayRef = Arc::new(Float32Array::from_iter_values(repeats.iter().map(|of| of.2)));
+        let of_facts = self.columns(claims, repeats.iter().map(|of| of.0).collect())?;
+        Ok(Merged {
+            facts: batch::<FactRow>(facts)?,
+            repeats: batch::<RepeatRow>([vec![kept, similarity], of_facts].concat())?,
+            contradictions,
+            near,
+        })
     }
 
     /// Of the facts of one protein those that stay, and those that others stand for.
-    fn merge(&self, claimed: Vec<Claimed>, into: &mut Merged) {
-        let (mut first, equal): (Vec<Claimed>, Vec<Claimed>) =
-            claimed.into_iter().partition(|(_, place)| self.kept.contains(&place.order));
-        let mut repeats = Vec::with_capacity(equal.len());
-        // Of a scope, the facts that are merged into others: by their id the one that stands for them, and how similar it is.
-        let mut merged: HashMap<(String, String), (String, f32)> = HashMap::new();
-        let stand_ins =
-            self.config.near_duplicates.map(|threshold| stand_ins(&first, threshold)).unwrap_or_default();
-        let mut facts = Vec::with_capacity(first.len());
-        for (at, (fact, Place { order, scope })) in first.drain(..).enumerate() {
-            let Some((by, similarity)) = stand_ins.get(&at) else {
-                facts.push(fact);
+    fn choose<'a>(&self, rows: &[Claimed<'a>], of_protein: impl Iterator<Item = u32>, into: &mut Chosen<'a>) {
+        let is_first = |row: &u32| self.kept.contains(&rows[*row as usize].order);
+        let (first, equal): (Vec<u32>, Vec<u32>) = of_protein.partition(is_first);
+        let stand_ins = self
+            .config
+            .near_duplicates
+            .map(|threshold| stand_ins(rows, &first, threshold))
+            .unwrap_or_default();
+        // Of a scope, the facts that are merged into others: by their id the one that stands for them.
+        let mut merged: HashMap<(&str, &str), (&str, f32)> = HashMap::new();
+        let (begin, begin_repeats) = (into.facts.len(), into.repeats.len());
+        for row in first {
+            let Claimed { order, scope, fact_id, .. } = rows[row as usize];
+            let Some(&(by, similarity)) = stand_ins.get(&row) else {
+                into.facts.push(row);
                 continue;
             };
             into.near.push(order);
-            merged.insert((scope, fact.fact_id.clone()), (by.clone(), *similarity));
-            repeats.push(RepeatRow::new(fact, by.clone(), *similarity));
+            merged.insert((scope, fact_id), (by, similarity));
+            into.repeats.push((row, by, similarity));
         }
-        for (fact, Place { scope, .. }) in equal {
-            let stands = merged.get(&(scope, fact.fact_id.clone())).cloned();
-            let (by, similarity) = stands.unwrap_or_else(|| (fact.fact_id.clone(), 1.0));
-            repeats.push(RepeatRow::new(fact, by, similarity));
+        for row in equal {
+            let Claimed { scope, fact_id, .. } = rows[row as usize];
+            let (by, similarity) = merged.get(&(scope, fact_id)).copied().unwrap_or((fact_id, 1.0));
+            into.repeats.push((row, by, similarity));
         }
         // Stable: of one fact those that came first stay first.
-        repeats.sort_by(|a, b| (&a.task, &a.kept_id).cmp(&(&b.task, &b.kept_id)));
-        into.contradictions.extend(contradictions(&facts));
-        into.facts.extend(facts);
-        into.repeats.extend(repeats);
+        into.repeats[begin_repeats..].sort_by_key(|&(row, by, _)| (rows[row as usize].task, by));
+        into.contradictions
+            .extend(contradictions(into.facts[begin..].iter().map(|&row| &rows[row as usize])));
+    }
+
+    /// The columns of a fact, of these rows of claims.
+    fn columns(&self, claims: &RecordBatch, rows: Vec<u32>) -> Result<Vec<ArrayRef>, Error> {
+        let names = [&["fact_id", "protein_id", "source", "accession"][..], &COLUMNS[1..]].concat();
+        let places = names.iter().map(|name| claims.schema_ref().index_of(name));
+        let columns = claims.project(&places.collect::<Result<Vec<_>, _>>()?)?;
+        let taken = take_record_batch(&columns, &UInt32Array::from(rows))?;
+        let column = |name| taken.column_by_name(name).expect("it was taken");
+        let (raw, text) = (column("raw_text"), column("text"));
+        let raw = zip(&is_not_null(raw)?, raw, text)?;
+        let licences: HashMap<&str, &str> =
+            self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
+        let sources = column("source").as_string::<i64>().iter().flatten();
+        let licence: ArrayRef = Arc::new(LargeStringArray::from_iter_values(sources.map(|of| licences[of])));
+        let mut columns = taken.columns().to_vec();
+        columns[taken.schema_ref().index_of("raw_text")?] = raw;
+        columns.push(licence);
+        Ok(columns)
     }
 }
 
-/// By the place of a fact the id of the one that stands for it, and how similar the two are.
-fn stand_ins(facts: &[Claimed], threshold: f64) -> BTreeMap<usize, (String, f32)> {
-    let mut subjects: BTreeMap<(&str, &str, &str), Vec<usize>> = BTreeMap::new();
-    for (at, (fact, place)) in facts.iter().enumerate() {
-        let subject = (place.scope.as_str(), fact.task.as_str(), fact.question.as_str());
-        subjects.entry(subject).or_default().push(at);
+/// Rows of a table by its columns.
+fn batch<T: Rows>(columns: Vec<ArrayRef>) -> Result<RecordBatch, Error> {
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(T::fields()?)), columns)?)
+}
+
+/// Of facts those that another stands for, with its id and how similar the two are.
+fn stand_ins<'a>(rows: &[Claimed<'a>], facts: &[u32], threshold: f64) -> BTreeMap<u32, (&'a str, f32)> {
+    let mut subjects: BTreeMap<(&str, &str, &str), Vec<u32>> = BTreeMap::new();
+    for &row in facts {
+        let Claimed { scope, task, question, .. } = rows[row as usize];
+        subjects.entry((scope, task, question)).or_default().push(row);
     }
     let mut found = BTreeMap::new();
     for mut of_subject in subjects.into_values().filter(|of| of.len() > 1) {
-        of_subject.sort_by_key(|&at| facts[at].1.order);
-        let texts: Vec<&str> = of_subject.iter().map(|&at| facts[at].0.text.as_str()).collect();
+        of_subject.sort_by_key(|&row| rows[row as usize].order);
+        let texts: Vec<&str> = of_subject.iter().map(|&row| rows[row as usize].text).collect();
         for (nth, merged) in near::merge(&texts, threshold).into_iter().enumerate() {
             if let Some((by, similarity)) = merged {
-                let by = facts[of_subject[by]].0.fact_id.clone();
-                found.insert(of_subject[nth], (by, similarity as f32));
+                found.insert(of_subject[nth], (rows[of_subject[by] as usize].fact_id, similarity as f32));
             }
         }
     }

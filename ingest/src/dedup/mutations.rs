@@ -31,7 +31,6 @@ struct Measured {
 struct Unnamed {
     order: u64,
     record: u64,
-    raw: Option<String>,
     test: bool,
     wild_type: String,
     position: u32,
@@ -95,7 +94,7 @@ impl Plans<'_> {
         known: &[Measured],
     ) -> Result<(Vec<Measured>, BTreeSet<String>), Error> {
         let ddg = self.sound.clone().filter(col("ddg").is_not_null())?;
-        let mut columns: Vec<Expr> = ["order", "record", "raw", "test", "source", "scope"].map(col).to_vec();
+        let mut columns: Vec<Expr> = ["order", "record", "test", "source", "scope"].map(col).to_vec();
         columns.extend(COLUMNS.map(|f| get_field(col("ddg"), f).alias(f)));
         let unnamed = ddg.clone().filter(col("protein_id").is_null())?.select(columns)?;
         let unnamed: Vec<Unnamed> = self.engine.collect(unnamed.sort_by(vec![col("order")])?).await?;
@@ -131,8 +130,12 @@ impl Plans<'_> {
                 Some((row.structure.clone(), mismatch(&named.sequence, row.position, &row.wild_type)?))
             })
             .collect();
+        let is_found = |row: &Unnamed| {
+            structures.contains_key(row.structure.as_str()) && !misfits.contains_key(&row.structure)
+        };
+        let lost = unnamed.iter().filter(|row| !is_found(row)).map(|row| row.record).collect();
+        let texts = self.parser.texts(&lost)?;
         for row in unnamed {
-            let raw = row.raw.as_deref().unwrap_or("");
             let known = structures.get(row.structure.as_str());
             let fault = match (known, misfits.get(&row.structure)) {
                 (None, _) => {
@@ -147,7 +150,7 @@ impl Plans<'_> {
                 (Some(_), None) => None,
             };
             if let Some(fault) = fault {
-                self.ledger.quarantine(row.record, fault, raw, false);
+                self.ledger.quarantine(row.record, fault, &texts[&row.record], false);
                 self.refused.insert(row.record);
                 continue;
             }

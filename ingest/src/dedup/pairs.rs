@@ -7,7 +7,7 @@ use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::{Expr, JoinType, col};
 use serde::{Deserialize, Serialize};
 
-use super::{Plans, Refused};
+use super::{Plans, Refused, number};
 use crate::Error;
 use crate::reason::Reason;
 
@@ -90,9 +90,8 @@ impl Plans<'_> {
         };
         self.engine.each(self.claimed_pairs()?, add).await?;
         let detail = |id: &str| format!("the dictionary has no usable sequence for {id:?}");
-        self.refuse(unknown, Reason::UnknownProtein, detail).await?;
-        self.refuse(alone, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence"))
-            .await?;
+        self.refuse(unknown, Reason::UnknownProtein, detail)?;
+        self.refuse(alone, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence"))?;
 
         found.sort_unstable_by_key(|claim| (claim.pair(), claim.order));
         let (mut pairs, mut contested, mut said) = (Vec::new(), Vec::new(), Vec::new());
@@ -125,7 +124,7 @@ impl Plans<'_> {
             });
         }
         let both = |_: &str| "this pair is given with both labels".into();
-        self.refuse(contested, Reason::LabelConflict, both).await?;
+        self.refuse(contested, Reason::LabelConflict, both)?;
         let name = |pair: &Pair| &self.config.source[pair.source as usize].name;
         pairs.sort_by(|a, b| (a.proteins, name(a)).cmp(&(b.proteins, name(b))));
         Ok(pairs)
@@ -155,8 +154,4 @@ impl Plans<'_> {
         }
         Ok(pairs)
     }
-}
-
-fn number(id: &str) -> u128 {
-    u128::from_str_radix(id, 16).expect("the id of a protein is 32 hex digits")
 }

@@ -90,7 +90,7 @@ impl Ontology {
         }
         ledger.read(source, file, read);
         ledger.keep(source, file, kept);
-        ledger.merge(source, file, merged);
+        ledger.merge(source, file, merged, 0);
         if kept + merged == 0 {
             return Err(Error::Format {
                 path: lines.path().into(),

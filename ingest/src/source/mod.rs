@@ -32,7 +32,7 @@ pub(crate) mod table;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +51,7 @@ use crate::ledger::{Ledger, cut};
 use crate::parse::Claims;
 use crate::reader::{Input, Line, Lines};
 use crate::reason::{Fault, Reason};
-use crate::row_group::Encoded;
+use datasets::table::row_group::Encoded;
 use go::Ontology;
 pub(crate) use table::{Header, Row, csv_fields, number};
 
@@ -104,7 +104,7 @@ pub(crate) fn files(source: &Source) -> impl Iterator<Item = &str> {
 /// Faults of the whole file: damaged gzip, missing columns, another format.
 pub(crate) fn read(context: &Context, path: &Path, bar: ProgressBar, sink: &mut Sink) -> Result<(), Error> {
     let sink = RefCell::new(sink);
-    let file = sink.borrow().file;
+    let file = sink.borrow().places.file;
     let whole = |input: Input<'_>| parse(context, file, input, &mut sink.borrow_mut());
     let mut member = |name: &str, input: Input<'_>| {
         let mut sink = sink.borrow_mut();
@@ -253,58 +253,71 @@ impl Record for Entry {
 /// Records that are parsed by one thread together, and their places.
 type Chunk<R> = Vec<(u64, R)>;
 
-/// Takes records of one file: counts them, places their claims and writes these.
-pub(crate) struct Sink {
+/// Takes records of one file: counts them, and does with them what it is there for.
+pub(crate) struct Sink<'a> {
+    places: Places,
+    ledger: Arc<Ledger>,
+    goal: Goal<'a>,
+}
+
+/// What is done with the records of a file.
+enum Goal<'a> {
+    /// Their claims are placed, and written behind those that are there.
+    Claims {
+        claims: &'a mut Claims,
+        /// A permit for every thread that is free to parse.
+        free: Arc<Semaphore>,
+    },
+    /// The texts of those that stand at these places are looked up.
+    Texts(&'a mut BTreeMap<u64, String>),
+}
+
+/// Where the records of a file stand.
+struct Places {
     context: Arc<Context>,
     file: usize,
-    ledger: Arc<Ledger>,
-    claims: Claims,
-    /// A permit for every thread that is free to parse.
-    free: Arc<Semaphore>,
     rows_in: u64,
     /// Line of an archive after which the member being read begins, and the last line read; 0 in plain files.
     begin: u64,
     last: u64,
 }
 
-impl Sink {
-    /// A sink of one file, whose claims go behind those that are there.
+impl<'a> Sink<'a> {
+    /// A sink of one file for its claims.
     pub(crate) fn new(
         context: Arc<Context>,
         file: usize,
         ledger: Arc<Ledger>,
-        claims: Claims,
+        claims: &'a mut Claims,
         free: Arc<Semaphore>,
     ) -> Self {
-        Self { context, file, ledger, claims, free, rows_in: 0, begin: 0, last: 0 }
+        Self { places: Places::new(context, file), ledger, goal: Goal::Claims { claims, free } }
+    }
+
+    /// A sink of one file for the texts of some of its records, by their places.
+    pub(crate) fn of_texts(context: Arc<Context>, file: usize, texts: &'a mut BTreeMap<u64, String>) -> Self {
+        Self { places: Places::new(context, file), ledger: Arc::default(), goal: Goal::Texts(texts) }
     }
 
     /// Notes that what comes now is of another member of an archive.
     fn begin_member(&mut self, name: &str) {
-        self.begin = self.last;
-        self.ledger.member(self.context.index, self.file, self.begin, name);
-    }
-
-    /// Counts a record that begins at `line`, and says where its claims stand.
-    fn place(&mut self, line: u64) -> Result<u64, Error> {
-        self.rows_in += 1;
-        // Two records may begin on one line; a place belongs to one.
-        self.last = (self.begin + line).max(self.last + 1);
-        if self.last >= claim::MAX_LINES {
-            return Err(Error::Format {
-                path: files(&self.context.source).nth(self.file).unwrap_or_default().into(),
-                place: format!("line {}", self.last),
-                detail: format!("a file (or archive) has at most {} lines", claim::MAX_LINES),
-                hint: "cut it into several files and list them all in `files`".into(),
-            });
-        }
-        Ok(claim::record(self.context.index, self.file, self.last))
+        let of = &mut self.places;
+        of.begin = of.last;
+        self.ledger.member(of.context.index, of.file, of.begin, name);
     }
 
     /// Takes one record that began at `line`.
     pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
-        let at = self.place(line)?;
-        self.claims.add(placed(&self.context, &self.ledger, at, raw, parsed))
+        let at = self.places.next(line)?;
+        match &mut self.goal {
+            Goal::Claims { claims, .. } => {
+                claims.add(placed(&self.places.context, &self.ledger, at, raw, parsed))
+            }
+            Goal::Texts(texts) => {
+                texts.entry(at).and_modify(|text| *text = cut(raw));
+                Ok(())
+            }
+        }
     }
 
     /// Takes a record, parsed unless it is faulty already.
@@ -324,8 +337,14 @@ impl Sink {
         mut next: impl FnMut() -> Result<Option<R>, Error>,
         parse: impl Fn(&R) -> Result<Parsed, Fault> + Sync,
     ) -> Result<(), Error> {
-        let (context, ledger) = (self.context.clone(), self.ledger.clone());
-        let (encoder, free) = (self.claims.encoder(), self.free.clone());
+        let Goal::Claims { claims: written, free } = &mut self.goal else {
+            while let Some(record) = next()? {
+                self.put(record.line(), &record.raw(), Ok(Parsed::default()))?;
+            }
+            return Ok(());
+        };
+        let (context, ledger) = (self.places.context.clone(), self.ledger.clone());
+        let (places, encoder) = (&mut self.places, written.encoder());
         let parse = |chunk: Chunk<R>| -> Vec<Claim> {
             let claims = chunk.into_iter().flat_map(|(at, mut record)| {
                 let parsed = record.fault().map_or_else(|| parse(&record), Err);
@@ -349,7 +368,7 @@ impl Sink {
             let wait = wait;
             let (mut groups, mut n_helpers) = (VecDeque::<Receiver<Result<Encoded, Error>>>::new(), 0);
             loop {
-                let (chunk, is_last) = self.chunk(&mut next)?;
+                let (chunk, is_last) = places.chunk(&mut next)?;
                 if is_last {
                     drop(wait);
                     // No helper holds the lock for long any more.
@@ -357,10 +376,10 @@ impl Sink {
                         work(chunk);
                     }
                     for group in groups {
-                        self.claims.append(group.recv().expect("every chunk is worked at")?)?;
+                        written.append(group.recv().expect("every chunk is worked at")?)?;
                     }
                     // It may be little, and there may be many files: written with what other files have left.
-                    return self.claims.add(parse(chunk));
+                    return written.add(parse(chunk));
                 }
                 if let Ok(permit) = free.clone().try_acquire_owned() {
                     n_helpers += 1;
@@ -379,25 +398,11 @@ impl Sink {
                     work(chunk);
                 }
                 while let Some(Ok(group)) = groups.front().map(Receiver::try_recv) {
-                    self.claims.append(group?)?;
+                    written.append(group?)?;
                     groups.pop_front();
                 }
             }
         })
-    }
-
-    /// The next records, and whether they are the last.
-    fn chunk<R: Record>(
-        &mut self,
-        next: &mut impl FnMut() -> Result<Option<R>, Error>,
-    ) -> Result<(Chunk<R>, bool), Error> {
-        let (mut chunk, mut bytes) = (Vec::new(), 0);
-        while chunk.len() < MOST_RECORDS && bytes < CHUNK_BYTES {
-            let Some(record) = next()? else { return Ok((chunk, true)) };
-            bytes += record.raw().len();
-            chunk.push((self.place(record.line())?, record));
-        }
-        Ok((chunk, false))
     }
 
     /// Takes every line that is left.
@@ -423,7 +428,7 @@ impl Sink {
 
     /// Notes which columns nothing was read of.
     pub(crate) fn unread(&self, header: &Header) {
-        self.ledger.unread(self.context.index, self.file, header.unread());
+        self.ledger.unread(self.places.context.index, self.places.file, header.unread());
     }
 
     /// Takes every entry that is left of a FASTA file.
@@ -445,10 +450,46 @@ impl Sink {
         self.records(|| elements.next(), |element| parse(&element.text))
     }
 
-    /// Enters the count, and gives the claims back.
-    pub(crate) fn finish(self) -> Claims {
-        self.ledger.read(self.context.index, self.file, self.rows_in);
-        self.claims
+    /// Enters the count.
+    pub(crate) fn close(self) {
+        let Places { context, file, rows_in, .. } = self.places;
+        self.ledger.read(context.index, file, rows_in);
+    }
+}
+
+impl Places {
+    fn new(context: Arc<Context>, file: usize) -> Self {
+        Self { context, file, rows_in: 0, begin: 0, last: 0 }
+    }
+
+    /// Counts a record that begins at `line`, and says where its claims stand.
+    fn next(&mut self, line: u64) -> Result<u64, Error> {
+        self.rows_in += 1;
+        // Two records may begin on one line; a place belongs to one.
+        self.last = (self.begin + line).max(self.last + 1);
+        if self.last >= claim::MAX_LINES {
+            return Err(Error::Format {
+                path: files(&self.context.source).nth(self.file).unwrap_or_default().into(),
+                place: format!("line {}", self.last),
+                detail: format!("a file (or archive) has at most {} lines", claim::MAX_LINES),
+                hint: "cut it into several files and list them all in `files`".into(),
+            });
+        }
+        Ok(claim::record(self.context.index, self.file, self.last))
+    }
+
+    /// The next records, and whether they are the last.
+    fn chunk<R: Record>(
+        &mut self,
+        next: &mut impl FnMut() -> Result<Option<R>, Error>,
+    ) -> Result<(Chunk<R>, bool), Error> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while chunk.len() < MOST_RECORDS && bytes < CHUNK_BYTES {
+            let Some(record) = next()? else { return Ok((chunk, true)) };
+            bytes += record.raw().len();
+            chunk.push((self.next(record.line())?, record));
+        }
+        Ok((chunk, false))
     }
 }
 
@@ -477,7 +518,6 @@ fn placed(
     }
     for (part, claim) in claims.iter_mut().enumerate() {
         claim.place(&context.source, record, part as u64);
-        claim.raw = (part == 0).then(|| cut(raw));
     }
     claims
 }

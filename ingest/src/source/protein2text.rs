@@ -46,7 +46,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
         if (asked.from.as_str(), answered.from.as_str()) != ("human", "gpt") {
             return Err(malformed(format!("{:?} asks, {:?} answers", asked.from, answered.from)));
         }
-        let question = clean::fold(&asked.value.replace("<protein_sequence>", " "));
+        let question = clean::fold(&asked.value.replace("<protein_sequence>", " ")).into_owned();
         let text = clean::without_codes(&answered.value);
         let checked = match question.is_empty() {
             true => Err(Fault::new(Reason::EmptyText, "no question")),

@@ -72,7 +72,7 @@ fn parse(context: &Context, entry: &str) -> Result<Parsed, Fault> {
     let mut entry_says = Statements::new(context, protein, std::iter::once(primary).chain(accessions));
     names(&code("DE").collect::<Vec<_>>(), &mut entry_says);
     let organism = code("OS").collect::<Vec<_>>().join(" ");
-    entry_says.word("organism", &organism, clean::fold(organism.trim_end_matches('.')));
+    entry_says.word("organism", &organism, clean::fold(organism.trim_end_matches('.')).into());
     let gene = code("GN").collect::<Vec<_>>().join(" ");
     // A name may hold a semicolon (`PIP2;8`); what separates fields is followed by a blank.
     if let Some(name) = gene.split("; ").find_map(|part| part.trim().strip_prefix("Name=")) {
@@ -277,7 +277,7 @@ SQ   SEQUENCE   7 AA;  1 MW;  1 CRC64;
         let function =
             parsed.claims.iter().filter_map(|c| c.fact.as_ref()).find(|f| f.task == "function").unwrap();
         assert_eq!(function.evidence, ["ECO:0000269"]);
-        assert!(function.raw_text.contains("{ECO:0000269|PubMed:1}"));
+        assert!(function.raw_text.as_ref().unwrap().contains("{ECO:0000269|PubMed:1}"));
         let go = parsed.claims.iter().find_map(|c| c.go.as_ref()).unwrap();
         assert_eq!((go.term.as_str(), go.aspect.as_str(), go.evidence.as_str()), ("GO:0005737", "C", "IEA"));
         let members: Vec<&str> =

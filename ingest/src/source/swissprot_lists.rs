@@ -37,7 +37,7 @@ fn fasta(context: &Context, entry: &Entry) -> Result<Parsed, Fault> {
         let text = fields.iter().find(|(k, _)| *k == key).map_or("", |(_, text)| text);
         // A gene without a name is written `GN=-`.
         if text != "-" {
-            says.word(task, text, clean::fold(text));
+            says.word(task, text, clean::fold(text).into());
         }
     }
     Ok(says.parsed)
@@ -82,11 +82,11 @@ fn table_row(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
     );
     let name = any(&["Protein names"]);
     // "Full name (EC 1.1.1.1) (Other name)": the first is the recommended one.
-    says.word("name", name, clean::fold(name.split(" (").next().unwrap_or(name)));
+    says.word("name", name, clean::fold(name.split(" (").next().unwrap_or(name)).into());
     let ec: Vec<&str> = list(&["EC number"]).collect();
     says.word("ec", any(&["EC number"]), ec.join("; "));
     let organism = any(&["Organism"]);
-    says.word("organism", organism, clean::fold(organism));
+    says.word("organism", organism, clean::fold(organism).into());
     let gene = any(&["Gene names  (primary )", "Gene Names (primary)", "Gene names", "Gene Names"]);
     says.word("gene", gene, gene.split([' ', ';']).next().unwrap_or(gene).to_owned());
     for (columns, topic) in COMMENTS {

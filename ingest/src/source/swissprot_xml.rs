@@ -26,7 +26,7 @@ pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Resu
     let mut entries = Entries { input, line: 1 };
     let next = || {
         let entry = entries.next()?.map(|(number, bytes, length)| {
-            let (text, fault) = decode(&bytes, length);
+            let (text, fault) = decode(bytes, length);
             Line { number, text, fault }
         });
         Ok(entry)
@@ -182,7 +182,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     let codes = |node: &Node| evidence(&entry, node);
     let names = ["recommendedName", "submittedName"];
     if let Some(name) = names.iter().find_map(|kind| entry.first(&["protein", kind, "fullName"])) {
-        says.word("name", &format!("{}{}", name.text, codes(name)), clean::fold(&name.text));
+        says.word("name", &format!("{}{}", name.text, codes(name)), clean::fold(&name.text).into());
     }
     let numbers: Vec<&Node> = names
         .iter()
@@ -202,7 +202,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     says.word("organism", &organism, organism.clone());
     let gene = entry.first(&["gene"]).and_then(|g| g.all("name").find(|n| n.attribute("type") == "primary"));
     if let Some(gene) = gene {
-        says.word("gene", &format!("{}{}", gene.text, codes(gene)), clean::fold(&gene.text));
+        says.word("gene", &format!("{}{}", gene.text, codes(gene)), clean::fold(&gene.text).into());
     }
     for comment in entry.all("comment") {
         let topic = comment.attribute("type").to_uppercase();
@@ -241,8 +241,9 @@ fn evidence(entry: &Node, node: &Node) -> String {
 /// `Homo sapiens (Human)`.
 fn organism(entry: &Node) -> String {
     let Some(organism) = entry.first(&["organism"]) else { return String::new() };
-    let name =
-        |kind| organism.all("name").find(|n| n.attribute("type") == kind).map(|n| clean::fold(&n.text));
+    let name = |kind| {
+        organism.all("name").find(|n| n.attribute("type") == kind).map(|n| clean::fold(&n.text).into_owned())
+    };
     let mut text = name("scientific").unwrap_or_default();
     for kind in ["common", "synonym"] {
         if let Some(other) = name(kind) {

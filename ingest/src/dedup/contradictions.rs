@@ -2,43 +2,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datasets::table::{ContradictionRow, FactRow};
+use datasets::table::ContradictionRow;
+
+use super::facts::Claimed;
 
 /// Every protein and task (and question, where there is one) that these facts answer in several ways, in their order.
 ///
 /// To a question each fact is an answer. Without one, an answer is all that one entry of one source says: an entry has
 /// several keywords, and two entries contradict each other only if they have none in common. Case, and a full stop at the
 /// end, make no other answer.
-pub(crate) fn contradictions(facts: &[FactRow]) -> Vec<ContradictionRow> {
-    let mut subjects: BTreeMap<(&str, &str, &str), Vec<&FactRow>> = BTreeMap::new();
+pub(super) fn contradictions<'a>(facts: impl IntoIterator<Item = &'a Claimed<'a>>) -> Vec<ContradictionRow> {
+    let mut subjects: BTreeMap<(&str, &str, &str), Vec<&Claimed<'a>>> = BTreeMap::new();
     for fact in facts {
-        subjects.entry((&fact.protein_id, &fact.task, &fact.question)).or_default().push(fact);
+        subjects.entry((fact.protein_id, fact.task, fact.question)).or_default().push(fact);
     }
     let listed = subjects.into_iter().filter(|(_, facts)| differ(facts));
-    let row = |((protein_id, task, question), facts): ((&str, &str, &str), Vec<&FactRow>)| {
-        let distinct = |of: fn(&FactRow) -> &String| -> Vec<String> {
-            facts.iter().map(|fact| of(fact).clone()).collect::<BTreeSet<_>>().into_iter().collect()
-        };
-        ContradictionRow {
+    let distinct = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
+    let row =
+        |((protein_id, task, question), facts): ((&str, &str, &str), Vec<&Claimed<'a>>)| ContradictionRow {
             protein_id: protein_id.to_owned(),
             task: task.to_owned(),
             question: question.to_owned(),
-            fact_ids: distinct(|fact| &fact.fact_id),
-            sources: distinct(|fact| &fact.source),
-        }
-    };
+            fact_ids: distinct(facts.iter().map(|fact| fact.fact_id).collect()),
+            sources: distinct(facts.iter().map(|fact| fact.source).collect()),
+        };
     listed.map(row).collect()
 }
 
 /// Whether two of the answers have nothing in common.
-fn differ(facts: &[&FactRow]) -> bool {
-    let mut answers: BTreeMap<(&str, &str, usize), BTreeSet<String>> = BTreeMap::new();
+fn differ(facts: &[&Claimed<'_>]) -> bool {
+    let mut texts: BTreeMap<(&str, &str, usize), Vec<&str>> = BTreeMap::new();
     for (at, fact) in facts.iter().enumerate() {
         let own = if fact.question.is_empty() { 0 } else { at };
-        let text = fact.text.trim().trim_end_matches('.').to_lowercase();
-        answers.entry((&fact.source, &fact.accession, own)).or_default().insert(text);
+        texts.entry((fact.source, fact.accession, own)).or_default().push(fact.text);
     }
-    let answers: Vec<BTreeSet<String>> = answers.into_values().collect::<BTreeSet<_>>().into_iter().collect();
+    if texts.len() == 1 {
+        return false;
+    }
+    let said = |text: &str| text.trim().trim_end_matches('.').to_lowercase();
+    let answers = texts.into_values().map(|texts| texts.into_iter().map(said).collect());
+    let answers: Vec<BTreeSet<String>> = answers.collect::<BTreeSet<_>>().into_iter().collect();
     answers.iter().enumerate().any(|(at, one)| answers[at + 1..].iter().any(|other| one.is_disjoint(other)))
 }
 
@@ -46,23 +49,23 @@ fn differ(facts: &[&FactRow]) -> bool {
 mod tests {
     use super::*;
 
-    fn fact(entry: &str, task: &str, question: &str, text: &str) -> FactRow {
+    fn fact<'a>(entry: &'a str, task: &'a str, question: &'a str, text: &'a str) -> Claimed<'a> {
         let (source, accession) = entry.split_once('/').unwrap();
-        FactRow {
-            fact_id: format!("{entry} {task} {text}"),
-            protein_id: "p".into(),
-            source: source.into(),
-            accession: accession.into(),
-            task: task.into(),
-            question: question.into(),
-            raw_text: text.into(),
-            text: text.into(),
-            evidence: vec![],
-            licence: String::new(),
+        // Each has its own id.
+        Claimed {
+            order: 0,
+            scope: "",
+            protein_id: "p",
+            source,
+            accession,
+            fact_id: text,
+            task,
+            question,
+            text,
         }
     }
 
-    fn listed(facts: &[FactRow]) -> Vec<(String, String, usize)> {
+    fn listed(facts: &[Claimed<'_>]) -> Vec<(String, String, usize)> {
         let rows = contradictions(facts).into_iter();
         rows.map(|row| (row.task, row.question, row.fact_ids.len())).collect()
     }
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_question_has_one_answer() {
-        let asked = |text: &str| fact("a/1", "qa", "Is it an enzyme?", text);
+        let asked = |text| fact("a/1", "qa", "Is it an enzyme?", text);
         assert_eq!(listed(&[asked("Yes."), asked("yes")]), []);
         let both = [asked("yes"), asked("no"), fact("a/1", "qa", "Where is it?", "In the nucleus")];
         assert_eq!(listed(&both), [("qa".into(), "Is it an enzyme?".into(), 2)]);
