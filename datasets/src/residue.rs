@@ -55,6 +55,9 @@ pub enum SequenceError {
 /// # Errors
 /// [`SequenceError`] names the first character that is no residue.
 pub fn normalise(text: &str) -> Result<String, SequenceError> {
+    if is_normal(text) && !text.is_empty() {
+        return Ok(text.to_owned());
+    }
     let trimmed = text.trim().trim_end_matches('*');
     let mut out = String::with_capacity(trimmed.len());
     for (at, byte) in trimmed.bytes().enumerate() {
@@ -69,6 +72,11 @@ pub fn normalise(text: &str) -> Result<String, SequenceError> {
         }
     }
     if out.is_empty() { Err(SequenceError::Empty) } else { Ok(out) }
+}
+
+/// Whether [`normalise`] would change nothing, which is so for most sequences and quick to see.
+pub fn is_normal(text: &str) -> bool {
+    text.bytes().fold(true, |normal, b| normal & b.is_ascii_uppercase() & (b != b'J'))
 }
 
 /// What [`normalise`] leaves out, and what it refuses.
@@ -109,6 +117,11 @@ mod tests {
         assert_eq!(normalise(" mkt-AY.i*\r\n").unwrap(), "MKTAYI");
         assert_eq!(normalise("MK*TJ").unwrap(), "MKXTX");
         assert_eq!(normalise("***"), Err(SequenceError::Empty));
+        assert_eq!(normalise(""), Err(SequenceError::Empty));
+        for letter in 0..128 {
+            let text = char::from(letter).to_string();
+            assert_eq!(is_normal(&text), normalise(&text).as_ref() == Ok(&text), "{text:?}");
+        }
         assert_eq!(normalise("MK1T"), Err(SequenceError::Letter { letter: '1', position: 3 }));
         assert_eq!(
             normalise("M-\u{e9}\u{df}T"),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::buffer::Buffer;
 use arrow::compute::{
     SortColumn, SortOptions, concat_batches, interleave_record_batch, lexsort_to_indices, take_record_batch,
 };
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use fs_err as fs;
 
@@ -99,15 +100,18 @@ impl Buckets {
 }
 
 impl Dealt {
-    /// Hands on what `work` makes of the rows of every bucket, the buckets in order. `work` runs on as many threads as rayon
-    /// has; a few buckets are in memory.
+    /// Hands on what `work` makes of the rows of every bucket that has any, the buckets in order. `work` runs on as many threads
+    /// as rayon has; a few buckets are in memory.
     pub(crate) fn each<R: Send>(
         &self,
-        work: impl Fn(RecordBatch) -> Result<R, Error> + Sync,
+        work: impl Fn(&[RecordBatch]) -> Result<R, Error> + Sync,
         mut take: impl FnMut(R) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let n_threads = rayon::current_num_threads();
-        let made = |bucket| self.bucket(bucket).and_then(|rows| rows.map(&work).transpose());
+        let made = |bucket| {
+            let rows = self.bucket(bucket)?;
+            if rows.is_empty() { Ok(None) } else { work(&rows).map(Some) }
+        };
         let made = &made;
         std::thread::scope(|scope| {
             let begin = |thread| {
@@ -127,34 +131,38 @@ impl Dealt {
         })
     }
 
-    /// The rows of a bucket, if it has any.
-    fn bucket(&self, bucket: usize) -> Result<Option<RecordBatch>, Error> {
+    /// The rows of a bucket, as they were dealt out.
+    fn bucket(&self, bucket: usize) -> Result<Vec<RecordBatch>, Error> {
         let mut batches = Vec::new();
         if self.has_files {
             let path = file(&self.folder, bucket);
-            for batch in StreamReader::try_new_buffered(fs::File::open(&path)?.into_file(), None)? {
-                batches.push(batch?);
+            // Batches are slices of what is read here.
+            let mut bytes = Buffer::from(fs::read(&path)?);
+            let mut decoder = StreamDecoder::new();
+            while let Some(batch) = decoder.decode(&mut bytes)? {
+                batches.push(batch);
             }
+            decoder.finish()?;
             fs::remove_file(path)?;
         }
         if let Some((rows, begin)) = &self.last {
             batches.push(rows.slice(begin[bucket], begin[bucket + 1] - begin[bucket]));
         }
-        let Some(first) = batches.first() else { return Ok(None) };
-        let rows = concat_batches(&first.schema(), &batches)?;
-        Ok(Some(rows).filter(|rows| rows.num_rows() > 0))
+        batches.retain(|rows| rows.num_rows() > 0);
+        Ok(batches)
     }
 }
 
 /// The rows sorted by these columns, nulls last.
-pub(crate) fn sorted(rows: &RecordBatch, by: &[&str]) -> Result<RecordBatch, Error> {
+pub(crate) fn sorted(rows: &[RecordBatch], by: &[&str]) -> Result<RecordBatch, Error> {
+    let rows = concat_batches(rows[0].schema_ref(), rows)?;
     let options = Some(SortOptions { descending: false, nulls_first: false });
     let column = |name: &&str| {
         let values = rows.column_by_name(name).expect("rows are sorted by columns that they have").clone();
         SortColumn { values, options }
     };
     let by: Vec<SortColumn> = by.iter().map(column).collect();
-    Ok(take_record_batch(rows, &lexsort_to_indices(&by, None)?)?)
+    Ok(take_record_batch(&rows, &lexsort_to_indices(&by, None)?)?)
 }
 
 fn file(folder: &Path, bucket: usize) -> PathBuf {
@@ -220,7 +228,7 @@ mod tests {
                 let dealt = buckets.close().unwrap();
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
                 let mut found = Vec::new();
-                let work = |bucket: RecordBatch| sorted(&bucket, &["protein_id", "order"]);
+                let work = |bucket: &[RecordBatch]| sorted(bucket, &["protein_id", "order"]);
                 let take = |bucket: RecordBatch| {
                     found.extend(rows(&bucket));
                     Ok(())

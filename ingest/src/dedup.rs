@@ -307,11 +307,14 @@ impl Plans<'_> {
     ) -> Result<(), Error> {
         let dealt = self.dealt(self.claims(table, columns)?).await?;
         let mut writer = self.begin::<T>()?;
-        let rows = |claims: RecordBatch| -> Result<Vec<T>, Error> {
+        let kept = |claims: &RecordBatch| -> Result<RecordBatch, Error> {
             let orders = claims.column_by_name("order").expect("claims have a place");
             let orders = orders.as_primitive::<UInt64Type>().values();
             let is_kept: BooleanArray = orders.iter().map(|order| Some(self.kept.contains(order))).collect();
-            let kept = filter_record_batch(&claims, &is_kept)?;
+            Ok(filter_record_batch(claims, &is_kept)?)
+        };
+        let rows = |claims: &[RecordBatch]| -> Result<Vec<T>, Error> {
+            let kept: Vec<RecordBatch> = claims.iter().map(kept).collect::<Result<_, _>>()?;
             let rows = sorted(&kept, &["protein_id", then, "source", "order"])?;
             Ok(serde_arrow::from_record_batch(&rows)?)
         };

@@ -147,9 +147,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A sequence, normalised; most are so already, which is quick to see.
+/// A sequence, normalised.
 fn normal(text: &str) -> Cow<'_, str> {
-    if text.bytes().fold(true, |normal, b| normal & b.is_ascii_uppercase() & (b != b'J')) {
+    if residue::is_normal(text) {
         return text.into();
     }
     residue::normalise(text).map_or(text.into(), Cow::from)

@@ -7,8 +7,7 @@ use models::llm::qwen3;
 /// Bytes of one f32.
 const NUMBER: u64 = 4;
 
-/// Bytes that a step holds at once. What is small beside these is not counted, nor what passes: gradients on their way, a
-/// chunk of logits, the encoder at work.
+/// Bytes that a step holds at once. What is small beside these is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Weights of language model and encoder.
@@ -40,17 +39,24 @@ impl Memory {
     pub fn total(&self) -> u64 {
         self.frozen + self.trained + self.activations
     }
+
+    /// What the process takes at most, with what passes: gradients on their way, a chunk of logits, the encoder at work, and what
+    /// the allocator keeps from one step to the next. Measured, up to 0.7 of what a step holds (docs/lab-log.md).
+    pub fn at_most(&self) -> u64 {
+        self.frozen + (self.trained + self.activations) * 17 / 10
+    }
 }
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} (frozen weights {}, trained ones with gradients and moments {}, activations {})",
+            "{} (frozen weights {}, trained ones with gradients and moments {}, activations {}), with what passes at most {}",
             Size(self.total()),
             Size(self.frozen),
             Size(self.trained),
-            Size(self.activations)
+            Size(self.activations),
+            Size(self.at_most())
         )
     }
 }
@@ -105,5 +111,6 @@ mod tests {
         let with_proteins = Memory::estimate(&model, model.n_weights(), 1 << 20, 512, 1000);
         assert_eq!(with_proteins.total(), small.total() + 4000);
         assert!(small.to_string().contains("moments 16.0 MiB"), "{small}");
+        assert!(small.to_string().ends_with("at most 21.4 GiB"), "{small}");
     }
 }

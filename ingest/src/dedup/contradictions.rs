@@ -51,7 +51,7 @@ mod tests {
 
     fn fact<'a>(entry: &'a str, task: &'a str, question: &'a str, text: &'a str) -> Claimed<'a> {
         let (source, accession) = entry.split_once('/').unwrap();
-        // Each has its own id.
+        // The id follows from protein, task, question and text.
         Claimed {
             order: 0,
             scope: "",
@@ -77,7 +77,7 @@ mod tests {
         let agreeing = [&one[..], &[fact("b/9", "ec", "", "2.7.1.1")]].concat();
         assert_eq!(listed(&agreeing), []);
         let other = [&agreeing[..], &[fact("b/7", "ec", "", "4.2.1.1")]].concat();
-        assert_eq!(listed(&other), [("ec".into(), String::new(), 4)]);
+        assert_eq!(listed(&other), [("ec".into(), String::new(), 3)]);
         let written = [fact("a/1", "function", "", "Binds RNA."), fact("b/1", "function", "", "binds RNA")];
         assert_eq!(listed(&written), []);
     }

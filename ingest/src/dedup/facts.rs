@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float32Array, LargeStringArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, Float32Array, LargeStringArray, RecordBatch};
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{is_not_null, take_record_batch};
+use arrow::compute::{interleave_record_batch, is_not_null};
 use arrow::datatypes::Schema;
 use datasets::table::{ContradictionRow, FactRow, RepeatRow, Rows};
 use serde::Deserialize;
@@ -67,7 +67,7 @@ impl Plans<'_> {
             near.extend(merged.near);
             Ok(())
         };
-        dealt.each(|claims| self.merged(&claims), write)?;
+        dealt.each(|claims| self.merged(claims), write)?;
         near.iter().for_each(|order| _ = self.kept.remove(order));
         self.near.extend(near);
         self.end(facts)?;
@@ -76,8 +76,16 @@ impl Plans<'_> {
     }
 
     /// What is left of these facts, protein by protein.
-    fn merged(&self, claims: &RecordBatch) -> Result<Merged, Error> {
-        let rows: Vec<Claimed<'_>> = Vec::deserialize(serde_arrow::Deserializer::from_record_batch(claims)?)?;
+    fn merged(&self, claims: &[RecordBatch]) -> Result<Merged, Error> {
+        let (mut rows, mut places) = (Vec::new(), Vec::new());
+        for (nth, batch) in claims.iter().enumerate() {
+            let of_batch: Vec<Claimed<'_>> =
+                Vec::deserialize(serde_arrow::Deserializer::from_record_batch(batch)?)?;
+            places.extend((0..of_batch.len()).map(|row| (nth, row)));
+            rows.extend(of_batch);
+        }
+        let places =
+            |of: &[u32]| -> Vec<(usize, usize)> { of.iter().map(|&row| places[row as usize]).collect() };
         let mut order: Vec<(u128, u32)> = rows.iter().map(|row| number(row.protein_id)).zip(0..).collect();
         let within = |row: u32| {
             let Claimed { task, source, order, .. } = rows[row as usize];
@@ -89,10 +97,11 @@ impl Plans<'_> {
             self.choose(&rows, of_protein.iter().map(|of| of.1), &mut chosen);
         }
         let Chosen { facts, repeats, contradictions, near } = chosen;
-        let facts = self.columns(claims, facts)?;
+        let facts = self.columns(claims, &places(&facts))?;
         let kept: ArrayRef = Arc::new(LargeStringArray::from_iter_values(repeats.iter().map(|of| of.1)));
         let similarity: ArrayRef = Arc::new(Float32Array::from_iter_values(repeats.iter().map(|of| of.2)));
-        let of_facts = self.columns(claims, repeats.iter().map(|of| of.0).collect())?;
+        let of_repeats: Vec<u32> = repeats.iter().map(|of| of.0).collect();
+        let of_facts = self.columns(claims, &places(&of_repeats))?;
         Ok(Merged {
             facts: batch::<FactRow>(facts)?,
             repeats: batch::<RepeatRow>([vec![kept, similarity], of_facts].concat())?,
@@ -134,12 +143,14 @@ impl Plans<'_> {
             .extend(contradictions(into.facts[begin..].iter().map(|&row| &rows[row as usize])));
     }
 
-    /// The columns of a fact, of these rows of claims.
-    fn columns(&self, claims: &RecordBatch, rows: Vec<u32>) -> Result<Vec<ArrayRef>, Error> {
+    /// The columns of a fact, of the claims at these places (batch and row).
+    fn columns(&self, claims: &[RecordBatch], places: &[(usize, usize)]) -> Result<Vec<ArrayRef>, Error> {
         let names = [&["fact_id", "protein_id", "source", "accession"][..], &COLUMNS[1..]].concat();
-        let places = names.iter().map(|name| claims.schema_ref().index_of(name));
-        let columns = claims.project(&places.collect::<Result<Vec<_>, _>>()?)?;
-        let taken = take_record_batch(&columns, &UInt32Array::from(rows))?;
+        let columns = names.iter().map(|name| claims[0].schema_ref().index_of(name));
+        let columns: Vec<usize> = columns.collect::<Result<_, _>>()?;
+        let claims: Vec<RecordBatch> =
+            claims.iter().map(|of| of.project(&columns)).collect::<Result<_, _>>()?;
+        let taken = interleave_record_batch(&claims.iter().collect::<Vec<_>>(), places)?;
         let column = |name| taken.column_by_name(name).expect("it was taken");
         let (raw, text) = (column("raw_text"), column("text"));
         let raw = zip(&is_not_null(raw)?, raw, text)?;
