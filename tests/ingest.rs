@@ -1,12 +1,14 @@
 //! Raw files → tables: every record accounted for, bad input of every kind, identical bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::kit::{balanced, contents, root, section, shared};
 use datasets::llm;
-use datasets::table::{ContradictionRow, DdgRow, FactRow, ProteinRow, RepeatRow, Rows, Split, SsRow};
+use datasets::table::{
+    ContradictionRow, DdgRow, FactRow, ProteinRow, QuarantineRow, RepeatRow, Rows, Split, SsRow,
+};
 use datasets::world::{self, Truth};
 use ingest::{Config, Kind, Manifest, Role, Source};
 
@@ -165,6 +167,26 @@ fn contradictions_are_facts_of_one_subject(tables: &Path) {
     }
 }
 
+/// What a plan refuses is quarantined with the text that stands where the record begins.
+fn refused_records_keep_their_texts(data: &Path, tables: &Path) {
+    let by_plans = ["id_conflict", "no_sequence", "unknown_protein", "self_pair", "label_conflict"];
+    let mut seen = BTreeSet::new();
+    for row in QuarantineRow::read(tables).unwrap() {
+        let Some(reason) = by_plans.iter().find(|reason| **reason == row.reason) else { continue };
+        let mut text = String::new();
+        let file = fs_err::File::open(data.join(&row.file)).unwrap();
+        if row.file.ends_with(".gz") {
+            flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
+        } else {
+            text = fs_err::read_to_string(data.join(&row.file)).unwrap();
+        }
+        let line = text.lines().nth(row.line as usize - 1);
+        assert_eq!(row.raw.lines().next(), line, "{row:?}");
+        seen.insert(*reason);
+    }
+    assert!(seen.len() >= 4, "{seen:?}");
+}
+
 #[test]
 fn the_world_is_counted_exactly() {
     let folder = tempfile::tempdir().unwrap();
@@ -177,6 +199,7 @@ fn the_world_is_counted_exactly() {
     families_stay_together(&out, &truth);
     contradictions_are_facts_of_one_subject(&out);
     tasks_are_what_is_drawn_from(&manifest, &out);
+    refused_records_keep_their_texts(folder.path(), &out);
     insta::assert_snapshot!("the_parts_of_the_world", manifest.parts());
 
     // The same bytes on two threads, into a folder that holds an older run.

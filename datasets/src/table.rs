@@ -221,38 +221,6 @@ pub struct RepeatRow {
     pub licence: String,
 }
 
-impl RepeatRow {
-    /// The repeat of a fact.
-    pub fn new(fact: FactRow, kept_id: String, similarity: f32) -> Self {
-        let FactRow {
-            fact_id,
-            protein_id,
-            source,
-            accession,
-            task,
-            question,
-            raw_text,
-            text,
-            evidence,
-            licence,
-        } = fact;
-        Self {
-            kept_id,
-            similarity,
-            fact_id,
-            protein_id,
-            source,
-            accession,
-            task,
-            question,
-            raw_text,
-            text,
-            evidence,
-            licence,
-        }
-    }
-}
-
 /// Rows of `domains.parquet`: what CATH says of one domain, whether or not a source has its coordinates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DomainRow {

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
@@ -14,6 +15,7 @@ use arrow::compute::{
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use fs_err as fs;
+use rayon::prelude::*;
 
 use crate::Error;
 
@@ -51,32 +53,56 @@ impl Buckets {
         if self.bytes < DEAL {
             return Ok(());
         }
-        let Some((rows, begin)) = self.deal()? else { return Ok(()) };
         if self.files.is_empty() {
             fs::create_dir_all(&self.folder)?;
             let create = |bucket| {
                 let file = fs::File::create(file(&self.folder, bucket))?.into_file();
-                Ok(StreamWriter::try_new_buffered(file, &rows.schema())?)
+                Ok(StreamWriter::try_new_buffered(file, self.waiting[0].schema_ref())?)
             };
             self.files = (0..N).map(create).collect::<Result<_, Error>>()?;
         }
-        for (bucket, file) in self.files.iter_mut().enumerate() {
-            let n = begin[bucket + 1] - begin[bucket];
-            if n > 0 {
-                file.write(&rows.slice(begin[bucket], n))?;
+        let deal = Deal::new(std::mem::take(&mut self.waiting));
+        self.bytes = 0;
+        // Every thread writes into some of the files.
+        let n_files = N.div_ceil(rayon::current_num_threads());
+        self.files.par_chunks_mut(n_files).enumerate().try_for_each(|(nth, files)| {
+            let first = nth * n_files;
+            let rows = deal.rows(first..first + files.len())?;
+            for (bucket, file) in (first..).zip(files) {
+                let (begin, end) =
+                    (deal.begin[bucket] - deal.begin[first], deal.begin[bucket + 1] - deal.begin[first]);
+                if begin < end {
+                    file.write(&rows.slice(begin, end - begin))?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// The rows that wait, by bucket, and where each begins.
-    fn deal(&mut self) -> Result<Option<(RecordBatch, Vec<usize>)>, Error> {
-        let waiting = std::mem::take(&mut self.waiting);
-        self.bytes = 0;
-        if waiting.is_empty() {
-            return Ok(None);
+    /// Ends the dealing.
+    pub(crate) fn close(mut self) -> Result<Dealt, Error> {
+        self.files.iter_mut().try_for_each(StreamWriter::finish)?;
+        let mut last = None;
+        if !self.waiting.is_empty() {
+            let deal = Deal::new(self.waiting);
+            last = Some((deal.rows(0..N)?, deal.begin));
         }
-        let of_batch: Vec<Vec<u8>> = waiting.iter().map(buckets).collect();
+        Ok(Dealt { has_files: !self.files.is_empty(), folder: self.folder, last })
+    }
+}
+
+/// Rows that are dealt out together.
+struct Deal {
+    batches: Vec<RecordBatch>,
+    /// Batch and row of each, by bucket.
+    places: Vec<(usize, usize)>,
+    /// Where the places of each bucket begin, and end.
+    begin: Vec<usize>,
+}
+
+impl Deal {
+    fn new(batches: Vec<RecordBatch>) -> Self {
+        let of_batch: Vec<Vec<u8>> = batches.iter().map(buckets).collect();
         let mut begin = vec![0; N + 1];
         of_batch.iter().flatten().for_each(|&bucket| begin[bucket as usize + 1] += 1);
         (0..N).for_each(|bucket| begin[bucket + 1] += begin[bucket]);
@@ -87,15 +113,14 @@ impl Buckets {
                 next[bucket as usize] += 1;
             }
         }
-        let batches: Vec<&RecordBatch> = waiting.iter().collect();
-        Ok(Some((interleave_record_batch(&batches, &places)?, begin)))
+        Self { batches, places, begin }
     }
 
-    /// Ends the dealing.
-    pub(crate) fn close(mut self) -> Result<Dealt, Error> {
-        let last = self.deal()?;
-        self.files.iter_mut().try_for_each(StreamWriter::finish)?;
-        Ok(Dealt { has_files: !self.files.is_empty(), folder: self.folder, last })
+    /// The rows of these buckets, one bucket after the other.
+    fn rows(&self, buckets: Range<usize>) -> Result<RecordBatch, Error> {
+        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
+        let places = &self.places[self.begin[buckets.start]..self.begin[buckets.end]];
+        Ok(interleave_record_batch(&batches, places)?)
     }
 }
 

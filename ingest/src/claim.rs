@@ -152,6 +152,22 @@ impl Claim {
         }
     }
 
+    /// The column that it has something in, which names its table.
+    pub(crate) fn table(&self) -> Option<&'static str> {
+        let tables = [
+            ("fact", self.fact.is_some()),
+            ("chain", self.chain.is_some()),
+            ("ss", self.ss.is_some()),
+            ("go", self.go.is_some()),
+            ("ppi", self.ppi.is_some()),
+            ("ddg", self.ddg.is_some()),
+            ("plddt", self.plddt.is_some()),
+            ("domain", self.domain.is_some()),
+            ("weight", self.weight.is_some()),
+        ];
+        tables.into_iter().find(|&(_, is_for)| is_for).map(|(table, _)| table)
+    }
+
     /// Fills in the place, the source and the key.
     pub(crate) fn place(&mut self, source: &Source, record: u64, part: u64) {
         self.record = record;

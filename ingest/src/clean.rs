@@ -19,14 +19,14 @@ static CITATION: LazyLock<Regex> = LazyLock::new(|| {
         r"\s*\((?:Ref\.\d+|PubMed:\d+)(?:,\s*(?:Ref\.\d+|PubMed:\d+))*\)|\s*\[(?:MIM|PubMed):\d+(?:,\s*(?:MIM|PubMed):\d+)*\]|,?\s*(?:PubMed|MIM):\d+",
     )
 });
-/// Stock openings, each with a word without which it is none.
+/// Stock openings, each with what it cannot be without, which is quick to look for.
 static OPENERS: LazyLock<[(&str, Regex); 3]> = LazyLock::new(|| {
     [
         // "An analysis of the protein sequence reveals that ...: ": a sentence about the question, up to the colon.
         ("sequence", pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+")),
         // "Based on the given amino acid sequence, ": a phrase without content, up to the comma.
         (
-            ", ",
+            ",",
             pattern(
                 r"^(?:Based on|Judging by|According to|From|(?:By|Upon|After)(?: an?| the)? \w+)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
             ),
@@ -41,7 +41,7 @@ static OPENERS: LazyLock<[(&str, Regex); 3]> = LazyLock::new(|| {
     ]
 });
 
-/// What [`without_codes`] changes begins with one of these; most texts hold none, and one look tells.
+/// A folded text without any of these is one that [`without_codes`] leaves as it is; most are, and one look tells.
 static CODES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\{ECO:|Ref\.|PubMed:|MIM:|\(\)|\[\]| \.| ,| ;|\.\."));
 

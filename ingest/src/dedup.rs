@@ -68,6 +68,8 @@ struct Plans<'a> {
     config: &'a Config,
     parser: &'a Parser,
     ledger: &'a Ledger,
+    /// The tables that there are claims for.
+    claimed: &'a BTreeSet<String>,
     /// Where tables are written.
     tables: &'a Path,
     /// Rows of those that are.
@@ -79,7 +81,8 @@ struct Plans<'a> {
     kept: HashSet<u64>,
     /// Facts that were merged into others of other words.
     near: HashSet<u64>,
-    refused: BTreeSet<u64>,
+    /// Records that a plan found unusable, and why.
+    refused: BTreeMap<u64, Fault>,
 }
 
 /// Runs all plans, and writes into `tables` what they end in. A table is never in memory whole.
@@ -93,19 +96,21 @@ pub(crate) async fn relate(
     tables: &Path,
     buckets: PathBuf,
 ) -> Result<Relations, Error> {
-    let (ledger, Parsed { claims, parser, .. }) = (&Ledger::default(), parsed);
-    let conflicts = id_conflicts(engine, claims).await?;
-    let detail = |id: &str| format!("{id:?} was given another sequence before");
-    let conflicts = quarantine(parser, ledger, Reason::IdConflict, conflicts, detail)?;
-    tracing::info!(records = conflicts.len(), "conflicts of ids found");
+    let (ledger, Parsed { claims, tables: claimed, parser, .. }) = (&Ledger::default(), parsed);
+    let conflict = |Refused { record, detail: id }| {
+        (record, Fault::new(Reason::IdConflict, format!("{id:?} was given another sequence before")))
+    };
+    let refused: BTreeMap<u64, Fault> =
+        id_conflicts(engine, claims).await?.into_iter().map(conflict).collect();
+    tracing::info!(records = refused.len(), "conflicts of ids found");
     let mut sound = claims.clone();
-    if !conflicts.is_empty() {
-        sound = engine.by_number(sound, "record", JoinType::RightAnti, conflicts)?;
+    if !refused.is_empty() {
+        sound = engine.by_number(sound, "record", JoinType::RightAnti, refused.keys().copied())?;
     }
-    let (kept, near, refused) = (HashSet::new(), HashSet::new(), BTreeSet::new());
+    let (kept, near) = (HashSet::new(), HashSet::new());
     let rows = BTreeMap::new();
     let mut plans =
-        Plans { engine, config, parser, ledger, tables, rows, buckets, sound, kept, near, refused };
+        Plans { engine, config, parser, ledger, claimed, tables, rows, buckets, sound, kept, near, refused };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
@@ -130,7 +135,9 @@ pub(crate) async fn relate(
     plans.table("ss", &["q8", "q3", "mask"], "id", |_: &mut SsRow| {}).await?;
     plans.table("plddt", &["mean_plddt", "plddt"], "accession", |_: &mut PlddtRow| {}).await?;
     plans.account().await?;
-    Ok(Relations { proteins, pairs, rows: plans.rows, notes: ledger.take() })
+    let rows = std::mem::take(&mut plans.rows);
+    plans.quarantine()?;
+    Ok(Relations { proteins, pairs, rows, notes: ledger.take() })
 }
 
 /// Records that give an id of their source another sequence than the first record with that id did.
@@ -158,22 +165,6 @@ async fn id_conflicts(engine: &Engine, claims: &DataFrame) -> Result<Vec<Refused
     engine.collect(others).await
 }
 
-/// Quarantines records that a plan found unusable, and returns them.
-fn quarantine(
-    parser: &Parser,
-    ledger: &Ledger,
-    reason: Reason,
-    refused: Vec<Refused>,
-    detail: impl Fn(&str) -> String,
-) -> Result<BTreeSet<u64>, Error> {
-    let records: BTreeSet<u64> = refused.iter().map(|refused| refused.record).collect();
-    let texts = parser.texts(&records)?;
-    for Refused { record, detail: of } in refused {
-        ledger.quarantine(record, Fault::new(reason, detail(&of)), &texts[&record], false);
-    }
-    Ok(records)
-}
-
 impl Plans<'_> {
     /// GO annotations with their proteins. Those of a flat-file entry bring their protein; those of annotation files
     /// find it by accession, in flat files before other sources. Returns proteins annotated by test sources.
@@ -192,7 +183,7 @@ impl Plans<'_> {
             .select(vec![col("best")])?
             .join(members, JoinType::Inner, &["best"], &["rank"], None)?
             .select(vec![col("known_as"), col("found")])?;
-        let go = self.sound.clone().filter(col("go").is_not_null())?;
+        let go = self.claims_for("go")?;
         let unnamed = go
             .clone()
             .filter(col("protein_id").is_null())?
@@ -205,7 +196,7 @@ impl Plans<'_> {
             strangers.clone().join(lookup.clone(), JoinType::LeftAnti, &["locus"], &["known_as"], None)?;
         let lost = lost.select(vec![col("record"), col("accession").alias("detail")])?;
         let lost = self.engine.collect(lost).await?;
-        self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}"))?;
+        self.refuse(lost, Reason::NoSequence, |id| format!("no source gives a sequence for {id:?}"));
         let columns = |protein: &str| {
             let mut columns: Vec<Expr> = ["order", "accession", "source", "scope", "test"].map(col).to_vec();
             columns.push(col(protein).alias("protein_id"));
@@ -247,10 +238,12 @@ impl Plans<'_> {
         let held = of_proteins.clone().filter(col("sequence").is_not_null())?;
         let first =
             held.clone().aggregate(vec![col("protein_id")], vec![min(col("order")).alias("first")])?;
-        let first = self.engine.numbers(first.select(vec![col("first")])?).await?;
+        let first = self.engine.numbers(first.select(vec![col("first")])?).await?.into_iter().collect();
         let held = held.select(["order", "protein_id", "sequence"].map(col).to_vec())?;
-        let held = self.engine.by_number(held, "order", JoinType::RightSemi, first)?;
-        let mut sequences: Vec<Sequence> = self.engine.collect(held).await?;
+        let (mut sequences, mut batches) = (Vec::<Sequence>::new(), self.engine.stream(held).await?);
+        while let Some(batch) = batches.next().await {
+            sequences.extend(serde_arrow::from_record_batch::<Vec<_>>(&those_of(&batch?, &first)?)?);
+        }
         sequences.sort_unstable_by(|a, b| a.protein_id.cmp(&b.protein_id));
         let protein = |Sequence { protein_id, sequence }| ProteinClaim {
             protein_id,
@@ -284,15 +277,17 @@ impl Plans<'_> {
         Ok(proteins)
     }
 
-    /// All sound claims for one table, with the columns that every table takes from the claim itself.
+    /// All sound claims for one table. Where there are none the plan is empty, and no file is read for it.
+    fn claims_for(&self, table: &str) -> Result<DataFrame, Error> {
+        let is_one = if self.claimed.contains(table) { col(table).is_not_null() } else { lit(false) };
+        Ok(self.sound.clone().filter(is_one)?)
+    }
+
+    /// The same with the columns that every table takes from the claim itself.
     fn claims(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
-        let claims = self.sound.clone().filter(col(table).is_not_null())?;
+        let claims = self.claims_for(table)?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
-        select.extend([
-            col("accession").alias("id"),
-            col("accession").alias("chain_id"),
-            lit("").alias("licence"),
-        ]);
+        select.extend([col("accession").alias("id"), col("accession").alias("chain_id")]);
         select.extend(columns.iter().map(|f| get_field(col(table), *f).alias(*f)));
         Ok(claims.select(select)?)
     }
@@ -307,14 +302,9 @@ impl Plans<'_> {
     ) -> Result<(), Error> {
         let dealt = self.dealt(self.claims(table, columns)?).await?;
         let mut writer = self.begin::<T>()?;
-        let kept = |claims: &RecordBatch| -> Result<RecordBatch, Error> {
-            let orders = claims.column_by_name("order").expect("claims have a place");
-            let orders = orders.as_primitive::<UInt64Type>().values();
-            let is_kept: BooleanArray = orders.iter().map(|order| Some(self.kept.contains(order))).collect();
-            Ok(filter_record_batch(claims, &is_kept)?)
-        };
         let rows = |claims: &[RecordBatch]| -> Result<Vec<T>, Error> {
-            let kept: Vec<RecordBatch> = claims.iter().map(kept).collect::<Result<_, _>>()?;
+            let kept = claims.iter().map(|claims| those_of(claims, &self.kept));
+            let kept: Vec<RecordBatch> = kept.collect::<Result<_, _>>()?;
             let rows = sorted(&kept, &["protein_id", then, "source", "order"])?;
             Ok(serde_arrow::from_record_batch(&rows)?)
         };
@@ -378,14 +368,18 @@ impl Plans<'_> {
         Ok(kept)
     }
 
-    /// Quarantines records.
-    fn refuse(
-        &mut self,
-        refused: Vec<Refused>,
-        reason: Reason,
-        detail: impl Fn(&str) -> String,
-    ) -> Result<(), Error> {
-        self.refused.extend(quarantine(self.parser, self.ledger, reason, refused, detail)?);
+    /// Notes records as unusable.
+    fn refuse(&mut self, refused: Vec<Refused>, reason: Reason, detail: impl Fn(&str) -> String) {
+        let fault = |Refused { record, detail: of }| (record, Fault::new(reason, detail(&of)));
+        self.refused.extend(refused.into_iter().map(fault));
+    }
+
+    /// Quarantines the unusable records with their texts, which stand in their files only.
+    fn quarantine(self) -> Result<(), Error> {
+        let texts = self.parser.texts(self.refused.keys().copied())?;
+        for (record, fault) in self.refused {
+            self.ledger.quarantine(record, fault, &texts[&record], false);
+        }
         Ok(())
     }
 
@@ -398,7 +392,7 @@ impl Plans<'_> {
         };
         let (kept, near) = (records_of(&self.kept), records_of(&self.near));
         let mut files: BTreeMap<(usize, usize), [u64; 3]> = BTreeMap::new();
-        for record in records.into_iter().filter(|record| !self.refused.contains(record)) {
+        for record in records.into_iter().filter(|record| !self.refused.contains_key(record)) {
             let (source, file, _) = claim::place(record);
             let [n_kept, n_merged, n_near] = files.entry((source, file)).or_default();
             let is_kept = kept.contains(&record);
@@ -412,6 +406,14 @@ impl Plans<'_> {
         }
         Ok(())
     }
+}
+
+/// Of some claims those with these orders.
+fn those_of(claims: &RecordBatch, orders: &HashSet<u64>) -> Result<RecordBatch, Error> {
+    let column = claims.column_by_name("order").expect("claims have a place");
+    let values = column.as_primitive::<UInt64Type>().values().iter();
+    let is_one: BooleanArray = values.map(|order| Some(orders.contains(order))).collect();
+    Ok(filter_record_batch(claims, &is_one)?)
 }
 
 /// The id of a protein as a number.

@@ -145,6 +145,14 @@ pub enum Error {
         /// The share of pairs that must be found.
         recall: f64,
     },
+    /// A file in which something else stands than a moment ago.
+    #[error(
+        "{path} has changed since it was parsed\nhint: leave the raw files alone until the ingest has ended; run it again"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// MMseqs2 that a recipe asks for.
     #[error(
         "{program}: {detail}\nhint: `ingest.mmseqs` names the MMseqs2 program (14 was used); install it, or leave the key out"

@@ -1,12 +1,12 @@
 //! The account of every record: read, kept, merged or quarantined.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use datasets::table::QuarantineRow;
 use serde::{Deserialize, Serialize};
 
-use crate::claim;
+use crate::claim::{self, Claim};
 use crate::config::Config;
 use crate::manifest::Fingerprint;
 use crate::reason::{Fault, Reason};
@@ -59,6 +59,8 @@ pub(crate) struct Notes {
     /// By the place at which the records of a file begin.
     files: BTreeMap<u64, Tally>,
     faults: Vec<Entry>,
+    /// The tables that something was claimed for ([`Claim::table`]).
+    tables: BTreeSet<String>,
 }
 
 /// What became of the records of one file.
@@ -96,7 +98,7 @@ impl Ledger {
         self.tally(source, file, |of| of.read += n);
     }
 
-    /// Counts records that gave a row or are the term of an ontology.
+    /// Counts records that gave a row, or are of use without one (terms of an ontology, entries of a companion).
     pub(crate) fn keep(&self, source: usize, file: usize, n: u64) {
         self.tally(source, file, |of| of.kept += n);
     }
@@ -119,6 +121,17 @@ impl Ledger {
         self.tally(source, file, |of| drop(of.members.insert(begin, name.to_owned())));
     }
 
+    /// Notes what is claimed.
+    pub(crate) fn claimed(&self, claims: &[Claim]) {
+        let tables: BTreeSet<&str> = claims.iter().filter_map(Claim::table).collect();
+        self.notes().tables.extend(tables.into_iter().map(str::to_owned));
+    }
+
+    /// The tables that something was claimed for.
+    pub(crate) fn tables(&self) -> BTreeSet<String> {
+        self.notes().tables.clone()
+    }
+
     /// Notes a record that gives nothing, or a part of a record.
     pub(crate) fn quarantine(&self, record: u64, fault: Fault, raw: &str, is_part: bool) {
         let raw = cut(raw);
@@ -134,6 +147,7 @@ impl Ledger {
     pub(crate) fn add(&self, other: Notes) {
         let mut notes = self.notes();
         notes.faults.extend(other.faults);
+        notes.tables.extend(other.tables);
         for (file, Tally { read, kept, merged, merged_near, members, unread }) in other.files {
             let of = notes.files.entry(file).or_default();
             of.read += read;
@@ -151,7 +165,7 @@ impl Ledger {
         config: &Config,
         inputs: &[Vec<Fingerprint>],
     ) -> (Vec<FileCounts>, Vec<QuarantineRow>) {
-        let Notes { mut files, mut faults } = self.take();
+        let Notes { mut files, mut faults, .. } = self.take();
         let mut counts: BTreeMap<(usize, usize), FileCounts> = BTreeMap::new();
         let mut members: BTreeMap<(usize, usize), BTreeMap<u64, String>> = BTreeMap::new();
         for (s, (source, inputs)) in config.source.iter().zip(inputs).enumerate() {

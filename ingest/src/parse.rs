@@ -31,6 +31,8 @@ use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 use sha2::{Digest, Sha256};
@@ -219,24 +221,45 @@ impl Parser {
         Ok(())
     }
 
-    /// Looks up the texts of records, as much of each as the quarantine keeps: their files are read once more, since plans find
-    /// few records unusable, and to keep the text of every record for them would cost as much as to parse it.
-    pub(crate) fn texts(&self, records: &BTreeSet<u64>) -> Result<BTreeMap<u64, String>, Error> {
-        let mut files: BTreeMap<(usize, usize), BTreeMap<u64, String>> = BTreeMap::new();
-        for &record in records {
+    /// Looks up the texts of records, as much of each as the quarantine keeps. Their files are read once more: to keep the text
+    /// of every record for the few that are asked for would cost as much as to parse it.
+    ///
+    /// # Errors
+    /// Those of parsing, and [`Error::Changed`] where a record is not there any more.
+    pub(crate) fn texts(
+        &self,
+        records: impl IntoIterator<Item = u64>,
+    ) -> Result<BTreeMap<u64, String>, Error> {
+        let mut files: BTreeMap<(usize, usize), BTreeMap<u64, Option<String>>> = BTreeMap::new();
+        for record in records {
             let (source, file, _) = claim::place(record);
-            files.entry((source, file)).or_default().insert(record, String::new());
+            files.entry((source, file)).or_default().insert(record, None);
         }
-        let mut texts = BTreeMap::new();
-        for ((source, file), mut of_file) in files {
-            let context = self.context(source)?;
-            let path = source::files(&context.source).nth(file).map(|name| self.job.data.join(name));
-            let path = path.expect("a record is of a file of its source");
-            let mut sink = Sink::of_texts(context.clone(), file, &mut of_file);
-            source::read(&context, &path, ProgressBar::hidden(), &mut sink)?;
-            texts.append(&mut of_file);
-        }
-        Ok(texts)
+        let sources: BTreeSet<usize> = files.keys().map(|&(source, _)| source).collect();
+        // Held, so that what is known of a source is read once.
+        let contexts: BTreeMap<usize, Arc<Context>> = sources
+            .into_iter()
+            .map(|source| Ok((source, self.context(source)?)))
+            .collect::<Result<_, Error>>()?;
+        let read = |((source, file), mut texts): ((usize, usize), BTreeMap<u64, Option<String>>)| {
+            let context = &contexts[&source];
+            let name = source::files(&context.source).nth(file).expect("a record is of a file of its source");
+            let path = self.job.data.join(name);
+            let bar = self.bars.add(bar(&path));
+            source::read(
+                context,
+                &path,
+                bar.clone(),
+                &mut Sink::of_texts(context.clone(), file, &mut texts),
+            )?;
+            bar.finish_and_clear();
+            let text = |(record, text): (u64, Option<String>)| {
+                Ok((record, text.ok_or_else(|| Error::Changed { path: path.clone() })?))
+            };
+            texts.into_iter().map(text).collect::<Result<Vec<_>, Error>>()
+        };
+        let texts: Vec<_> = files.into_par_iter().map(read).collect::<Result<_, Error>>()?;
+        Ok(texts.into_iter().flatten().collect())
     }
 
     /// [`Parser::parse`], for a plan: it gives the unit as JSON and sees the text of an error; the first is kept.
@@ -305,7 +328,8 @@ impl Claims {
             .set_dictionary_enabled(false);
         for column in ["source", "scope", "fact.task", "fact.question", "go.term", "go.aspect", "go.evidence"]
         {
-            properties = properties.set_column_dictionary_enabled(column.into(), true);
+            let path = ColumnPath::new(column.split('.').map(str::to_owned).collect());
+            properties = properties.set_column_dictionary_enabled(path, true);
         }
         let schema = Arc::new(Schema::new(fields.clone()));
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
@@ -471,6 +495,8 @@ impl ExecutionPlan for Parse {
 pub(crate) struct Parsed {
     /// Every claim.
     pub(crate) claims: DataFrame,
+    /// The tables that there are claims for.
+    pub(crate) tables: BTreeSet<String>,
     /// Who looks up what a record says.
     pub(crate) parser: Arc<Parser>,
     /// The text of the ontology, if a source gives one.
@@ -521,7 +547,13 @@ pub(crate) async fn parse(
     let claims = engine.session.read_parquet(format!("{}/", staging.display()), options).await?;
     let mut name = Sha256::new();
     units.iter().for_each(|unit| name.update(&unit.name));
-    Ok(Parsed { claims, parser, ontology: text, name: datasets::hex(&name.finalize()[..16]) })
+    Ok(Parsed {
+        claims,
+        tables: ledger.tables(),
+        parser,
+        ontology: text,
+        name: datasets::hex(&name.finalize()[..16]),
+    })
 }
 
 /// Removes from the folder what a killed run has left and this one has no use for.
@@ -638,10 +670,11 @@ mod tests {
         let job = Job { config, data: folder.path().into(), staging: folder.path().into() };
         let parser = Parser::new(job, None, 1);
         let places = [claim::record(0, 0, 3), claim::record(0, 0, 5)];
-        let texts = parser.texts(&places.into()).unwrap();
+        let texts = parser.texts(places).unwrap();
         assert_eq!(texts[&places[0]], ">none\nMKT");
         assert_eq!(texts[&places[1]], entry("P00003").trim_end());
-        assert_eq!(parser.texts(&BTreeSet::new()).unwrap(), BTreeMap::new());
-        assert!(parser.texts(&[claim::record(1, 0, 2)].into()).is_err(), "the columns are of another kind");
+        assert_eq!(parser.texts([]).unwrap(), BTreeMap::new());
+        assert!(matches!(parser.texts([claim::record(0, 0, 4)]), Err(Error::Changed { .. })));
+        assert!(parser.texts([claim::record(1, 0, 2)]).is_err(), "the columns are of another kind");
     }
 }

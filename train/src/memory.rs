@@ -40,9 +40,9 @@ impl Memory {
         self.frozen + self.trained + self.activations
     }
 
-    /// What the process takes at most, with what passes: gradients on their way, a chunk of logits, the encoder at work, and what
-    /// the allocator keeps from one step to the next. Measured, up to 0.7 of what a step holds (docs/lab-log.md).
-    pub fn at_most(&self) -> u64 {
+    /// What the process takes, with what passes: gradients on their way, a chunk of logits, the encoder at work, and what the
+    /// allocator keeps from one step to the next. Measured: 0.7 of what a step holds (docs/lab-log.md).
+    pub fn with_passing(&self) -> u64 {
         self.frozen + (self.trained + self.activations) * 17 / 10
     }
 }
@@ -51,12 +51,12 @@ impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} (frozen weights {}, trained ones with gradients and moments {}, activations {}), with what passes at most {}",
+            "{} (frozen weights {}, trained ones with gradients and moments {}, activations {}), with what passes about {}",
             Size(self.total()),
             Size(self.frozen),
             Size(self.trained),
             Size(self.activations),
-            Size(self.at_most())
+            Size(self.with_passing())
         )
     }
 }
@@ -111,6 +111,6 @@ mod tests {
         let with_proteins = Memory::estimate(&model, model.n_weights(), 1 << 20, 512, 1000);
         assert_eq!(with_proteins.total(), small.total() + 4000);
         assert!(small.to_string().contains("moments 16.0 MiB"), "{small}");
-        assert!(small.to_string().ends_with("at most 21.4 GiB"), "{small}");
+        assert!(small.to_string().ends_with("with what passes about 21.4 GiB"), "{small}");
     }
 }

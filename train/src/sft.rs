@@ -240,7 +240,7 @@ fn say_memory(config: &Config, policy: &Policy, rows: &[Row]) {
     let model = policy.model().config();
     let memory = Memory::estimate(model, frozen as u64, trained as u64, tokens, kept);
     tracing::info!("memory of a micro-batch of {tokens} tokens and {residues} residues: about {memory}");
-    let needed = memory.at_most() - memory.frozen; // those are there already
+    let needed = memory.with_passing() - memory.frozen; // those are there already
     let on_cpu = policy.model().device().is_cpu();
     if on_cpu && memory::available().is_some_and(|there| there < needed) {
         let key = if config.pack_tokens.is_some() { "pack_tokens" } else { "batch_size" };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
@@ -49,15 +50,19 @@ pub fn append<W: Write + Send>(writer: &mut SerializedFileWriter<W>, columns: En
     Ok(())
 }
 
-/// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in. As many
-/// threads as rayon has encode them, and as many are in memory.
+/// Bytes of rows that are encoded at one time.
+const ENCODING: usize = 128 << 20;
+
+/// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in. Other
+/// threads encode them, no more than rayon has; but for one, these take [`ENCODING`] bytes at most.
 pub struct RowGroups<W: Write + Send> {
     /// Rows of the row group that is being filled.
     held: Vec<RecordBatch>,
     n_held: usize,
     schema: SchemaRef,
     factory: Arc<ArrowRowGroupWriterFactory>,
-    encoding: VecDeque<JoinHandle<Result<Encoded, Error>>>,
+    /// Row groups that are being encoded, and their bytes.
+    encoding: VecDeque<(usize, JoinHandle<Result<Encoded, Error>>)>,
     writer: SerializedFileWriter<W>,
     n_written: u64,
 }
@@ -78,8 +83,12 @@ impl<W: Write + Send> RowGroups<W> {
     /// The next rows.
     ///
     /// # Errors
-    /// I/O and Arrow errors.
+    /// Other columns than those of the file; I/O and Arrow errors.
     pub fn append(&mut self, rows: &RecordBatch) -> Result<(), Error> {
+        if rows.schema_ref().fields() != self.schema.fields() {
+            let detail = format!("{} for a file of {}", rows.schema_ref(), self.schema);
+            return Err(ArrowError::SchemaError(detail).into());
+        }
         let mut begin = 0;
         while begin < rows.num_rows() {
             let n = (ROW_GROUP - self.n_held).min(rows.num_rows() - begin);
@@ -98,21 +107,22 @@ impl<W: Write + Send> RowGroups<W> {
         self.n_written += std::mem::take(&mut self.n_held) as u64;
         let (rows, factory, schema) =
             (std::mem::take(&mut self.held), self.factory.clone(), self.schema.clone());
+        let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
         let encode = move || encode(&factory, &schema, &rows);
         let n_threads = rayon::current_num_threads();
         if n_threads == 1 {
             return append(&mut self.writer, encode()?);
         }
-        self.write(n_threads - 1)?;
-        self.encoding.push_back(std::thread::spawn(encode));
+        self.write(n_threads - 1, ENCODING.saturating_sub(bytes))?;
+        self.encoding.push_back((bytes, std::thread::spawn(encode)));
         Ok(())
     }
 
-    /// Writes row groups in the order in which they were begun, until so many are left.
-    fn write(&mut self, n_left: usize) -> Result<(), Error> {
-        while self.encoding.len() > n_left
-            && let Some(group) = self.encoding.pop_front()
-        {
+    /// Writes row groups in the order in which they were begun, until so many of so many bytes are left.
+    fn write(&mut self, n_left: usize, bytes_left: usize) -> Result<(), Error> {
+        let bytes = |encoding: &VecDeque<(usize, _)>| encoding.iter().map(|of| of.0).sum::<usize>();
+        while self.encoding.len() > n_left || bytes(&self.encoding) > bytes_left {
+            let Some((_, group)) = self.encoding.pop_front() else { break };
             let columns = group.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             append(&mut self.writer, columns?)?;
         }
@@ -127,7 +137,7 @@ impl<W: Write + Send> RowGroups<W> {
         if self.n_held > 0 {
             self.group()?;
         }
-        self.write(0)?;
+        self.write(0, 0)?;
         Ok((self.writer.into_inner()?, self.n_written))
     }
 }
@@ -179,5 +189,9 @@ mod tests {
             });
             assert!(rows.eq(0..N));
         }
+        let other: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..3));
+        let other = RecordBatch::try_from_iter([("m", other)]).unwrap();
+        let mut file = RowGroups::new(Vec::new(), batch(0..0).schema()).unwrap();
+        assert!(file.append(&other).is_err());
     }
 }

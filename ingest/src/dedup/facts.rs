@@ -18,7 +18,7 @@ use crate::near;
 
 const COLUMNS: [&str; 6] = ["fact_id", "task", "question", "raw_text", "text", "evidence"];
 
-/// A claimed fact, as it stands in the columns.
+/// A fact that was claimed, as it stands in the columns.
 #[derive(Clone, Copy, Deserialize)]
 pub(super) struct Claimed<'a> {
     pub(super) order: u64,
@@ -55,7 +55,7 @@ impl Plans<'_> {
     /// Writes `facts`, `repeats` and `contradictions`. With `near_duplicates` a text about the same protein, task and
     /// question is merged into one that says nearly the same, a published test set's with its own only.
     pub(super) async fn facts(&mut self) -> Result<(), Error> {
-        let claims = self.claims("fact", &COLUMNS)?.drop_columns(&["id", "chain_id", "licence"])?;
+        let claims = self.claims("fact", &COLUMNS)?.drop_columns(&["id", "chain_id"])?;
         let dealt = self.dealt(claims).await?;
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
         let mut contradictions = self.begin::<ContradictionRow>()?;

@@ -93,7 +93,7 @@ impl Plans<'_> {
         &mut self,
         known: &[Measured],
     ) -> Result<(Vec<Measured>, BTreeSet<String>), Error> {
-        let ddg = self.sound.clone().filter(col("ddg").is_not_null())?;
+        let ddg = self.claims_for("ddg")?;
         let mut columns: Vec<Expr> = ["order", "record", "test", "source", "scope"].map(col).to_vec();
         columns.extend(COLUMNS.map(|f| get_field(col("ddg"), f).alias(f)));
         let unnamed = ddg.clone().filter(col("protein_id").is_null())?.select(columns)?;
@@ -130,11 +130,6 @@ impl Plans<'_> {
                 Some((row.structure.clone(), mismatch(&named.sequence, row.position, &row.wild_type)?))
             })
             .collect();
-        let is_found = |row: &Unnamed| {
-            structures.contains_key(row.structure.as_str()) && !misfits.contains_key(&row.structure)
-        };
-        let lost = unnamed.iter().filter(|row| !is_found(row)).map(|row| row.record).collect();
-        let texts = self.parser.texts(&lost)?;
         for row in unnamed {
             let known = structures.get(row.structure.as_str());
             let fault = match (known, misfits.get(&row.structure)) {
@@ -150,8 +145,7 @@ impl Plans<'_> {
                 (Some(_), None) => None,
             };
             if let Some(fault) = fault {
-                self.ledger.quarantine(row.record, fault, &texts[&row.record], false);
-                self.refused.insert(row.record);
+                self.refused.insert(row.record, fault);
                 continue;
             }
             let protein_id = structures[row.structure.as_str()].protein_id.clone();

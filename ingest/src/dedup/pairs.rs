@@ -90,8 +90,8 @@ impl Plans<'_> {
         };
         self.engine.each(self.claimed_pairs()?, add).await?;
         let detail = |id: &str| format!("the dictionary has no usable sequence for {id:?}");
-        self.refuse(unknown, Reason::UnknownProtein, detail)?;
-        self.refuse(alone, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence"))?;
+        self.refuse(unknown, Reason::UnknownProtein, detail);
+        self.refuse(alone, Reason::SelfPair, |id| format!("{id:?} and its partner have the same sequence"));
 
         found.sort_unstable_by_key(|claim| (claim.pair(), claim.order));
         let (mut pairs, mut contested, mut said) = (Vec::new(), Vec::new(), Vec::new());
@@ -124,7 +124,7 @@ impl Plans<'_> {
             });
         }
         let both = |_: &str| "this pair is given with both labels".into();
-        self.refuse(contested, Reason::LabelConflict, both)?;
+        self.refuse(contested, Reason::LabelConflict, both);
         let name = |pair: &Pair| &self.config.source[pair.source as usize].name;
         pairs.sort_by(|a, b| (a.proteins, name(a)).cmp(&(b.proteins, name(b))));
         Ok(pairs)
@@ -134,7 +134,7 @@ impl Plans<'_> {
     fn claimed_pairs(&self) -> Result<DataFrame, Error> {
         let mut columns: Vec<Expr> = ["order", "record", "source", "scope"].map(col).to_vec();
         columns.extend(["id_a", "id_b", "label", "mode"].map(|f| get_field(col("ppi"), f).alias(f)));
-        let mut pairs = self.sound.clone().filter(col("ppi").is_not_null())?.select(columns)?;
+        let mut pairs = self.claims_for("ppi")?.select(columns)?;
         for end in ["a", "b"] {
             let [source, name, protein] = ["source", "name", "found"].map(|what| format!("{what}_{end}"));
             let dictionary = self

@@ -1,7 +1,7 @@
 //! The formats: one file per origin, each a function from text to claims.
 //!
 //! A parser never sees files, threads or tables: it gets the text of one record and returns what the record says, or
-//! the fault that it has. [`Sink`] counts, places and writes the claims.
+//! the fault that it has. [`Sink`] counts the records, places and writes the claims.
 
 pub(crate) mod cafa;
 pub(crate) mod cath;
@@ -253,7 +253,7 @@ impl Record for Entry {
 /// Records that are parsed by one thread together, and their places.
 type Chunk<R> = Vec<(u64, R)>;
 
-/// Takes records of one file: counts them, and does with them what it is there for.
+/// Takes records of one file and counts them: places and writes their claims, or looks up the texts of some.
 pub(crate) struct Sink<'a> {
     places: Places,
     ledger: Arc<Ledger>,
@@ -269,7 +269,7 @@ enum Goal<'a> {
         free: Arc<Semaphore>,
     },
     /// The texts of those that stand at these places are looked up.
-    Texts(&'a mut BTreeMap<u64, String>),
+    Texts(&'a mut BTreeMap<u64, Option<String>>),
 }
 
 /// Where the records of a file stand.
@@ -295,7 +295,11 @@ impl<'a> Sink<'a> {
     }
 
     /// A sink of one file for the texts of some of its records, by their places.
-    pub(crate) fn of_texts(context: Arc<Context>, file: usize, texts: &'a mut BTreeMap<u64, String>) -> Self {
+    pub(crate) fn of_texts(
+        context: Arc<Context>,
+        file: usize,
+        texts: &'a mut BTreeMap<u64, Option<String>>,
+    ) -> Self {
         Self { places: Places::new(context, file), ledger: Arc::default(), goal: Goal::Texts(texts) }
     }
 
@@ -310,11 +314,13 @@ impl<'a> Sink<'a> {
     pub(crate) fn put(&mut self, line: u64, raw: &str, parsed: Result<Parsed, Fault>) -> Result<(), Error> {
         let at = self.places.next(line)?;
         match &mut self.goal {
-            Goal::Claims { claims, .. } => {
-                claims.add(placed(&self.places.context, &self.ledger, at, raw, parsed))
+            Goal::Claims { claims: written, .. } => {
+                let claims = placed(&self.places.context, &self.ledger, at, raw, parsed);
+                self.ledger.claimed(&claims);
+                written.add(claims)
             }
             Goal::Texts(texts) => {
-                texts.entry(at).and_modify(|text| *text = cut(raw));
+                texts.entry(at).and_modify(|text| *text = Some(cut(raw)));
                 Ok(())
             }
         }
@@ -350,7 +356,9 @@ impl<'a> Sink<'a> {
                 let parsed = record.fault().map_or_else(|| parse(&record), Err);
                 placed(&context, &ledger, at, &record.raw(), parsed)
             });
-            claims.collect()
+            let claims: Vec<Claim> = claims.collect();
+            ledger.claimed(&claims);
+            claims
         };
         // Who gets the row group may have gone, with an error of its own.
         let work = |(chunk, done): (Chunk<R>, Sender<_>)| _ = done.send(encoder.encode(&parse(chunk)));
