@@ -10,7 +10,7 @@ pub(crate) fn keep_freed_memory(is_ingest: bool) {
     // `mi_option_purge_delay` of mimalloc.h, ms (−1: never), and `mi_option_arena_purge_mult`: of large pieces so many times that.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
     const ARENA_PURGE_MULT: libmimalloc_sys::mi_option_t = 24;
-    let delay = if is_ingest { 1_000 } else { -1 };
+    let delay = if is_ingest { 100 } else { -1 };
     // SAFETY: sets numbers in a table, before there is a second thread.
     unsafe {
         libmimalloc_sys::mi_option_set(PURGE_DELAY, delay);

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::buffer::Buffer;
 use arrow::compute::{
     SortColumn, SortOptions, concat_batches, interleave_record_batch, lexsort_to_indices, take_record_batch,
 };
-use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use fs_err as fs;
 use rayon::prelude::*;
@@ -161,13 +160,9 @@ impl Dealt {
         let mut batches = Vec::new();
         if self.has_files {
             let path = file(&self.folder, bucket);
-            // Batches are slices of what is read here.
-            let mut bytes = Buffer::from(fs::read(&path)?);
-            let mut decoder = StreamDecoder::new();
-            while let Some(batch) = decoder.decode(&mut bytes)? {
-                batches.push(batch);
+            for batch in StreamReader::try_new_buffered(fs::File::open(&path)?.into_file(), None)? {
+                batches.push(batch?);
             }
-            decoder.finish()?;
             fs::remove_file(path)?;
         }
         if let Some((rows, begin)) = &self.last {

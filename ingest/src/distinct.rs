@@ -105,7 +105,11 @@ impl<'a> Input<'a> {
 
     fn write(&self, file: &mut std::fs::File) -> Result<Counts, Error> {
         let mut seen = Seen::with_capacity_and_hasher(self.rows as usize, BuildHasherDefault::default());
-        let mut out = RowGroups::new(file, self.schema.clone())?;
+        let n_encoders = match rayon::current_num_threads() {
+            1 => 0,
+            n => n,
+        };
+        let mut out = RowGroups::new(file, self.schema.clone(), n_encoders)?;
         let (mut rows, mut keys) = (0, Vec::new());
         for path in self.files {
             for batch in reader(path)?.with_batch_size(ROW_GROUP).build()? {

@@ -253,7 +253,7 @@ impl Writer {
                     fs::create_dir_all(&self.folder)?;
                     let file = fs::File::create(self.unnamed(self.n_shards))?.into_file();
                     self.n_shards += 1;
-                    (RowGroups::new(file, batch.schema())?, 0)
+                    (RowGroups::new(file, batch.schema(), 0)?, 0)
                 }
             };
             let n = (batch.num_rows() - from).min(self.rows_per_shard - held);

@@ -100,7 +100,7 @@ impl<T: Rows, W: Write + Send> Writer<T, W> {
     /// I/O and Arrow errors, as those of the other methods.
     pub fn new(file: W) -> Result<Self, Error> {
         let schema = Arc::new(arrow::datatypes::Schema::new(T::fields()?));
-        Ok(Self { rows: vec![], groups: RowGroups::new(file, schema)? })
+        Ok(Self { rows: vec![], groups: RowGroups::new(file, schema, 0)? })
     }
 
     /// The next row.

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
@@ -53,8 +54,8 @@ pub fn append<W: Write + Send>(writer: &mut SerializedFileWriter<W>, columns: En
 /// Bytes of rows that are encoded at one time.
 const ENCODING: usize = 128 << 20;
 
-/// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in. Other
-/// threads encode them, no more than rayon has; but for one, these take [`ENCODING`] bytes at most.
+/// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in. Who
+/// fills them encodes them, or other threads do; but for one, what these work at takes [`ENCODING`] bytes at most.
 pub struct RowGroups<W: Write + Send> {
     /// Rows of the row group that is being filled.
     held: Vec<RecordBatch>,
@@ -62,22 +63,34 @@ pub struct RowGroups<W: Write + Send> {
     schema: SchemaRef,
     factory: Arc<ArrowRowGroupWriterFactory>,
     /// Row groups that are being encoded, and their bytes.
-    encoding: VecDeque<(usize, JoinHandle<Result<Encoded, Error>>)>,
+    encoding: VecDeque<(usize, Receiver<Result<Encoded, Error>>)>,
+    encoders: Encoders,
+    n_encoders: usize,
     writer: SerializedFileWriter<W>,
     n_written: u64,
 }
 
 impl<W: Write + Send> RowGroups<W> {
-    /// Begins a file of rows with these columns.
+    /// Begins a file of rows with these columns, which so many other threads encode.
     ///
     /// # Errors
     /// I/O and Arrow errors, as those of the other methods.
-    pub fn new(file: W, schema: SchemaRef) -> Result<Self, Error> {
+    pub fn new(file: W, schema: SchemaRef, n_encoders: usize) -> Result<Self, Error> {
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties()?))?;
         let (writer, factory) = writer.into_serialized_writer()?;
         let factory = Arc::new(factory);
-        let encoding = VecDeque::new();
-        Ok(Self { held: vec![], n_held: 0, schema, factory, encoding, writer, n_written: 0 })
+        let (encoding, encoders) = (VecDeque::new(), Encoders::default());
+        Ok(Self {
+            held: vec![],
+            n_held: 0,
+            schema,
+            factory,
+            encoding,
+            encoders,
+            n_encoders,
+            writer,
+            n_written: 0,
+        })
     }
 
     /// The next rows.
@@ -109,12 +122,15 @@ impl<W: Write + Send> RowGroups<W> {
             (std::mem::take(&mut self.held), self.factory.clone(), self.schema.clone());
         let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
         let encode = move || encode(&factory, &schema, &rows);
-        let n_threads = rayon::current_num_threads();
-        if n_threads == 1 {
+        if self.n_encoders == 0 {
             return append(&mut self.writer, encode()?);
         }
-        self.write(n_threads - 1, ENCODING.saturating_sub(bytes))?;
-        self.encoding.push_back((bytes, std::thread::spawn(encode)));
+        self.write(self.n_encoders - 1, ENCODING.saturating_sub(bytes))?;
+        let (done, encoded) = channel();
+        let is_busy = self.encoding.len() >= self.encoders.threads.len();
+        // Who waits for it may have gone, with an error of its own.
+        self.encoders.take(Box::new(move || _ = done.send(encode())), is_busy);
+        self.encoding.push_back((bytes, encoded));
         Ok(())
     }
 
@@ -123,8 +139,7 @@ impl<W: Write + Send> RowGroups<W> {
         let bytes = |encoding: &VecDeque<(usize, _)>| encoding.iter().map(|of| of.0).sum::<usize>();
         while self.encoding.len() > n_left || bytes(&self.encoding) > bytes_left {
             let Some((_, group)) = self.encoding.pop_front() else { break };
-            let columns = group.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            append(&mut self.writer, columns?)?;
+            append(&mut self.writer, group.recv().expect("an encoder does not panic")?)?;
         }
         Ok(())
     }
@@ -139,6 +154,43 @@ impl<W: Write + Send> RowGroups<W> {
         }
         self.write(0, 0)?;
         Ok((self.writer.into_inner()?, self.n_written))
+    }
+}
+
+/// Threads that live as long as a file is written.
+#[derive(Default)]
+struct Encoders {
+    work: Option<(Sender<Work>, Arc<Mutex<Receiver<Work>>>)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Encoders {
+    /// Has something done, by one more thread where those that are there are busy.
+    fn take(&mut self, work: Work, is_busy: bool) {
+        let (send, receive) = self.work.get_or_insert_with(|| {
+            let (send, receive) = channel();
+            (send, Arc::new(Mutex::new(receive)))
+        });
+        if is_busy {
+            let receive = receive.clone();
+            self.threads.push(std::thread::spawn(move || {
+                loop {
+                    let work = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(work) = work else { return };
+                    work();
+                }
+            }));
+        }
+        send.send(work).expect("the other end is here");
+    }
+}
+
+impl Drop for Encoders {
+    fn drop(&mut self) {
+        self.work = None;
+        self.threads.drain(..).for_each(|thread| _ = thread.join());
     }
 }
 
@@ -160,22 +212,19 @@ mod tests {
         const N: u64 = 3 * ROW_GROUP as u64 + 17;
         for step in [701, 3 * ROW_GROUP as u64 + 5] {
             let folder = tempfile::tempdir().unwrap();
-            let written = [1, 3].map(|n_threads| {
-                let path = folder.path().join(n_threads.to_string());
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-                pool.install(|| {
-                    let file = fs_err::File::create(&path).unwrap().into_file();
-                    let mut file = RowGroups::new(file, batch(0..0).schema()).unwrap();
-                    for begin in (0..N).step_by(step as usize) {
-                        file.append(&batch(begin..N.min(begin + step))).unwrap();
-                    }
-                    file.append(&batch(0..0)).unwrap();
-                    assert_eq!(file.close().unwrap().1, N);
-                });
+            let written = [0, 1, 3].map(|n_encoders| {
+                let path = folder.path().join(n_encoders.to_string());
+                let file = fs_err::File::create(&path).unwrap().into_file();
+                let mut file = RowGroups::new(file, batch(0..0).schema(), n_encoders).unwrap();
+                for begin in (0..N).step_by(step as usize) {
+                    file.append(&batch(begin..N.min(begin + step))).unwrap();
+                }
+                file.append(&batch(0..0)).unwrap();
+                assert_eq!(file.close().unwrap().1, N);
                 path
             });
             let bytes = written.each_ref().map(|path| fs_err::read(path).unwrap());
-            assert!(bytes[0] == bytes[1], "bytes depend on the number of threads");
+            assert!(bytes[0] == bytes[1] && bytes[0] == bytes[2], "bytes depend on the number of threads");
             let file = fs_err::File::open(&written[0]).unwrap().into_file();
             let file = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
             let groups = file.metadata().row_groups().iter().map(|group| group.num_rows());
@@ -191,7 +240,7 @@ mod tests {
         }
         let other: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..3));
         let other = RecordBatch::try_from_iter([("m", other)]).unwrap();
-        let mut file = RowGroups::new(Vec::new(), batch(0..0).schema()).unwrap();
+        let mut file = RowGroups::new(Vec::new(), batch(0..0).schema(), 0).unwrap();
         assert!(file.append(&other).is_err());
     }
 }
