@@ -179,8 +179,13 @@ fn refused_records_keep_their_texts(data: &Path, tables: &Path) {
             flate2::read::MultiGzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
         }
         let text = String::from_utf8_lossy(&bytes);
-        let line = text.lines().nth(row.line as usize - 1);
-        assert_eq!(row.raw.lines().next(), line, "{row:?}");
+        let first = row.raw.lines().next().unwrap();
+        match text.lines().nth(row.line as usize - 1) {
+            // Records of JSON are numbered, not their lines.
+            _ if row.file.ends_with(".json") => assert!(text.contains(first), "{row:?}"),
+            // A long text is cut.
+            line => assert!(line.is_some_and(|line| line.starts_with(first)), "{row:?}"),
+        }
         seen.insert(*reason);
     }
     assert!(seen.len() >= 4, "{seen:?}");
