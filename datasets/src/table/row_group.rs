@@ -160,11 +160,13 @@ impl<W: Write + Send> RowGroups<W> {
 /// Threads that live as long as a file is written.
 #[derive(Default)]
 struct Encoders {
-    work: Option<(Sender<Work>, Arc<Mutex<Receiver<Work>>>)>,
+    work: Option<(Sender<Work>, Waiting)>,
     threads: Vec<JoinHandle<()>>,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
+/// Work that waits for any of the threads.
+type Waiting = Arc<Mutex<Receiver<Work>>>;
 
 impl Encoders {
     /// Has something done, by one more thread where those that are there are busy.
