@@ -283,11 +283,10 @@ impl Plans<'_> {
         Ok(self.sound.clone().filter(is_one)?)
     }
 
-    /// The same with the columns that every table takes from the claim itself.
+    /// The same with what the claim itself tells.
     fn claims(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
         let claims = self.claims_for(table)?;
         let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
-        select.extend([col("accession").alias("id"), col("accession").alias("chain_id")]);
         select.extend(columns.iter().map(|f| get_field(col(table), *f).alias(*f)));
         Ok(claims.select(select)?)
     }
@@ -300,7 +299,12 @@ impl Plans<'_> {
         then: &str,
         mut edit: impl FnMut(&mut T),
     ) -> Result<(), Error> {
-        let dealt = self.dealt(self.claims(table, columns)?).await?;
+        let mut claims = self.claims(table, columns)?;
+        // What some tables call the accession.
+        for name in ["id", "chain_id"] {
+            claims = claims.with_column(name, col("accession"))?;
+        }
+        let dealt = self.dealt(claims).await?;
         let mut writer = self.begin::<T>()?;
         let rows = |claims: &[RecordBatch]| -> Result<Vec<T>, Error> {
             let kept = claims.iter().map(|claims| those_of(claims, &self.kept));

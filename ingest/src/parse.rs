@@ -3,6 +3,9 @@
 //! The name of a unit says what went into it, so a file of claims that lies there is the one that would be written: a run
 //! that was killed is gone on with, and a unit that is parsed twice, on two machines too, leaves what it left before.
 
+mod claims;
+mod operator;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,47 +13,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use arrow::array::{AsArray, StringArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::dataframe::DataFrame;
-use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::{DataFusionError, Result as PlanResult};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use datafusion::prelude::ParquetReadOptions;
 use fs_err as fs;
 use futures::TryStreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
-use parquet::basic::Compression;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_arrow::schema::{SchemaLike, TracingOptions};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::Error;
-use crate::claim::{self, Claim};
+use crate::claim;
 use crate::config::{Config, Kind};
 use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
 use crate::manifest::Fingerprint;
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
-use datasets::table::row_group::{self, Encoded};
+pub(crate) use claims::Claims;
+use claims::fields;
+pub(crate) use operator::Parse;
 
 /// Small files of a source are parsed together until they have so many bytes.
 const UNIT_BYTES: u64 = 32 << 20;
-/// Claims that are written together where files are small.
-const GROUP: usize = 1 << 11;
 
 /// Some files of a source that are parsed one after the other, into one file of claims.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -287,208 +275,6 @@ fn bar(path: &Path) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:32!} {wide_bar} {bytes}/{total_bytes} {elapsed}");
     let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.with_message(source::stem(path))
-}
-
-/// Columns of a claim.
-fn fields() -> Result<Vec<FieldRef>, Error> {
-    Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
-}
-
-/// A file of claims that grows, a row group at a time.
-pub(crate) struct Claims {
-    encoder: Arc<Encoder>,
-    writer: SerializedFileWriter<std::fs::File>,
-    /// Not yet written.
-    rest: Vec<Claim>,
-    /// That nobody waits for these any more.
-    is_over: Arc<AtomicBool>,
-}
-
-/// Makes row groups of claims, on any thread.
-pub(crate) struct Encoder {
-    fields: Vec<FieldRef>,
-    schema: SchemaRef,
-    factory: ArrowRowGroupWriterFactory,
-}
-
-impl Encoder {
-    pub(crate) fn encode(&self, claims: &[Claim]) -> Result<Encoded, Error> {
-        let rows = serde_arrow::to_record_batch(&self.fields, &claims)?;
-        Ok(row_group::encode(&self.factory, &self.schema, &[rows])?)
-    }
-}
-
-impl Claims {
-    fn new(file: std::fs::File, is_over: Arc<AtomicBool>) -> Result<Self, Error> {
-        let fields = fields()?;
-        // They live for minutes: quick to write counts more than small. Long texts hardly ever repeat within a row group.
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::UNCOMPRESSED)
-            .set_statistics_enabled(EnabledStatistics::None)
-            .set_dictionary_enabled(false);
-        for column in ["source", "scope", "fact.task", "fact.question", "go.term", "go.aspect", "go.evidence"]
-        {
-            let path = ColumnPath::new(column.split('.').map(str::to_owned).collect());
-            properties = properties.set_column_dictionary_enabled(path, true);
-        }
-        let schema = Arc::new(Schema::new(fields.clone()));
-        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
-        let (writer, factory) = writer.into_serialized_writer()?;
-        let encoder = Arc::new(Encoder { fields, schema, factory });
-        Ok(Self { encoder, writer, rest: vec![], is_over })
-    }
-
-    /// What makes the row groups of this file.
-    pub(crate) fn encoder(&self) -> Arc<Encoder> {
-        self.encoder.clone()
-    }
-
-    /// Writes claims behind those that are there.
-    pub(crate) fn add(&mut self, claims: Vec<Claim>) -> Result<(), Error> {
-        self.rest.extend(claims);
-        if self.rest.len() >= GROUP { self.write_rest() } else { Ok(()) }
-    }
-
-    /// Writes a row group behind what is there.
-    pub(crate) fn append(&mut self, columns: Encoded) -> Result<(), Error> {
-        self.write_rest()?;
-        self.write(columns)
-    }
-
-    fn write_rest(&mut self) -> Result<(), Error> {
-        if self.rest.is_empty() {
-            return Ok(());
-        }
-        let columns = self.encoder.encode(&std::mem::take(&mut self.rest))?;
-        self.write(columns)
-    }
-
-    fn write(&mut self, columns: Encoded) -> Result<(), Error> {
-        if self.is_over.load(Ordering::Relaxed) {
-            return Err(std::io::Error::other("another file of the recipe could not be read").into());
-        }
-        Ok(row_group::append(&mut self.writer, columns)?)
-    }
-
-    fn close(mut self) -> Result<(), Error> {
-        self.write_rest()?;
-        self.writer.close()?;
-        Ok(())
-    }
-}
-
-/// The operator: parses the units that its input names, one in each partition, and hands their names on. What it is for lies
-/// in the folder then. (A leaf would be shorter, but of these Ballista cuts only those that it knows into tasks.)
-pub(crate) struct Parse {
-    parser: Arc<Parser>,
-    units: Arc<dyn ExecutionPlan>,
-    properties: Arc<PlanProperties>,
-}
-
-impl Parse {
-    /// `units`: a column of them as JSON.
-    pub(crate) fn new(parser: Arc<Parser>, units: Arc<dyn ExecutionPlan>) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(units.schema()),
-            Partitioning::UnknownPartitioning(units.properties().output_partitioning().partition_count()),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { parser, units, properties: Arc::new(properties) }
-    }
-
-    /// A plan of all these units.
-    fn all(parser: Arc<Parser>, units: &[Unit]) -> Result<Self, Error> {
-        let schema = Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)]));
-        let partition = |unit: &Unit| -> Result<Vec<RecordBatch>, Error> {
-            let text = StringArray::from(vec![serde_json::to_string(unit)?]);
-            Ok(vec![RecordBatch::try_new(schema.clone(), vec![Arc::new(text)])?])
-        };
-        let partitions: Vec<_> = units.iter().map(partition).collect::<Result<_, _>>()?;
-        Ok(Self::new(parser, MemorySourceConfig::try_new_exec(&partitions, schema, None)?))
-    }
-
-    /// The same over other units.
-    fn over(&self, mut inputs: Vec<Arc<dyn ExecutionPlan>>) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let units = inputs.pop().ok_or_else(|| DataFusionError::Internal("Parse needs its units".into()))?;
-        Ok(Arc::new(Self::new(self.parser.clone(), units)))
-    }
-
-    /// The job of its parser.
-    #[cfg(feature = "ballista")]
-    pub(crate) fn job(&self) -> &Job {
-        &self.parser.job
-    }
-}
-
-impl std::fmt::Debug for Parse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Parse")
-    }
-}
-
-impl DisplayAs for Parse {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Parse")
-    }
-}
-
-impl ExecutionPlan for Parse {
-    fn name(&self) -> &str {
-        "Parse"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.units]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>,
-    ) -> PlanResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        self.over(children)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        self.over(children)
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
-        let parser = self.parser.clone();
-        let rows = self.units.execute(partition, context)?.and_then(move |names| {
-            let parser = parser.clone();
-            async move {
-                let _slot = parser.slots.acquire().await.expect("nobody closes it");
-                let working = parser.clone();
-                let parsed = tokio::task::spawn_blocking(move || {
-                    names
-                        .column(0)
-                        .as_string::<i32>()
-                        .iter()
-                        .flatten()
-                        .try_for_each(|unit| working.run(unit))?;
-                    Ok(names)
-                });
-                parsed.await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
-            }
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
-    }
 }
 
 /// What the sources say.

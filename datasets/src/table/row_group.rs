@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arrow::datatypes::SchemaRef;
@@ -63,8 +62,7 @@ pub struct RowGroups<W: Write + Send> {
     schema: SchemaRef,
     factory: Arc<ArrowRowGroupWriterFactory>,
     /// Row groups that are being encoded, and their bytes.
-    encoding: VecDeque<(usize, Receiver<Result<Encoded, Error>>)>,
-    encoders: Encoders,
+    encoding: VecDeque<(usize, JoinHandle<Result<Encoded, Error>>)>,
     n_encoders: usize,
     writer: SerializedFileWriter<W>,
     n_written: u64,
@@ -78,19 +76,8 @@ impl<W: Write + Send> RowGroups<W> {
     pub fn new(file: W, schema: SchemaRef, n_encoders: usize) -> Result<Self, Error> {
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties()?))?;
         let (writer, factory) = writer.into_serialized_writer()?;
-        let factory = Arc::new(factory);
-        let (encoding, encoders) = (VecDeque::new(), Encoders::default());
-        Ok(Self {
-            held: vec![],
-            n_held: 0,
-            schema,
-            factory,
-            encoding,
-            encoders,
-            n_encoders,
-            writer,
-            n_written: 0,
-        })
+        let (factory, encoding) = (Arc::new(factory), VecDeque::new());
+        Ok(Self { held: vec![], n_held: 0, schema, factory, encoding, n_encoders, writer, n_written: 0 })
     }
 
     /// The next rows.
@@ -126,11 +113,7 @@ impl<W: Write + Send> RowGroups<W> {
             return append(&mut self.writer, encode()?);
         }
         self.write(self.n_encoders - 1, ENCODING.saturating_sub(bytes))?;
-        let (done, encoded) = channel();
-        let is_busy = self.encoding.len() >= self.encoders.threads.len();
-        // Who waits for it may have gone, with an error of its own.
-        self.encoders.take(Box::new(move || _ = done.send(encode())), is_busy);
-        self.encoding.push_back((bytes, encoded));
+        self.encoding.push_back((bytes, std::thread::spawn(encode)));
         Ok(())
     }
 
@@ -139,7 +122,8 @@ impl<W: Write + Send> RowGroups<W> {
         let bytes = |encoding: &VecDeque<(usize, _)>| encoding.iter().map(|of| of.0).sum::<usize>();
         while self.encoding.len() > n_left || bytes(&self.encoding) > bytes_left {
             let Some((_, group)) = self.encoding.pop_front() else { break };
-            append(&mut self.writer, group.recv().expect("an encoder does not panic")?)?;
+            let columns = group.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            append(&mut self.writer, columns?)?;
         }
         Ok(())
     }
@@ -154,45 +138,6 @@ impl<W: Write + Send> RowGroups<W> {
         }
         self.write(0, 0)?;
         Ok((self.writer.into_inner()?, self.n_written))
-    }
-}
-
-/// Threads that live as long as a file is written.
-#[derive(Default)]
-struct Encoders {
-    work: Option<(Sender<Work>, Waiting)>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-type Work = Box<dyn FnOnce() + Send>;
-/// Work that waits for any of the threads.
-type Waiting = Arc<Mutex<Receiver<Work>>>;
-
-impl Encoders {
-    /// Has something done, by one more thread where those that are there are busy.
-    fn take(&mut self, work: Work, is_busy: bool) {
-        let (send, receive) = self.work.get_or_insert_with(|| {
-            let (send, receive) = channel();
-            (send, Arc::new(Mutex::new(receive)))
-        });
-        if is_busy {
-            let receive = receive.clone();
-            self.threads.push(std::thread::spawn(move || {
-                loop {
-                    let work = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(work) = work else { return };
-                    work();
-                }
-            }));
-        }
-        send.send(work).expect("the other end is here");
-    }
-}
-
-impl Drop for Encoders {
-    fn drop(&mut self) {
-        self.work = None;
-        self.threads.drain(..).for_each(|thread| _ = thread.join());
     }
 }
 

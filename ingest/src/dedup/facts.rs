@@ -55,8 +55,7 @@ impl Plans<'_> {
     /// Writes `facts`, `repeats` and `contradictions`. With `near_duplicates` a text about the same protein, task and
     /// question is merged into one that says nearly the same, a published test set's with its own only.
     pub(super) async fn facts(&mut self) -> Result<(), Error> {
-        let claims = self.claims("fact", &COLUMNS)?.drop_columns(&["id", "chain_id"])?;
-        let dealt = self.dealt(claims).await?;
+        let dealt = self.dealt(self.claims("fact", &COLUMNS)?).await?;
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
         let mut contradictions = self.begin::<ContradictionRow>()?;
         let mut near = Vec::new();

@@ -38,6 +38,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datasets::residue::{self, SequenceError};
+use datasets::table::row_group::Encoded;
 use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 
@@ -51,7 +52,6 @@ use crate::ledger::{Ledger, cut};
 use crate::parse::Claims;
 use crate::reader::{Input, Line, Lines};
 use crate::reason::{Fault, Reason};
-use datasets::table::row_group::Encoded;
 use go::Ontology;
 pub(crate) use table::{Header, Row, csv_fields, number};
 

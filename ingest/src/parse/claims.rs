@@ -1,0 +1,108 @@
+//! The file of claims that a unit becomes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datasets::table::row_group::{self, Encoded};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
+use parquet::basic::Compression;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use serde_arrow::schema::{SchemaLike, TracingOptions};
+
+use crate::Error;
+use crate::claim::Claim;
+
+/// Claims that are written together where files are small.
+const GROUP: usize = 1 << 11;
+
+/// Columns of a claim.
+pub(super) fn fields() -> Result<Vec<FieldRef>, Error> {
+    Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
+}
+
+/// A file of claims that grows, a row group at a time.
+pub(crate) struct Claims {
+    encoder: Arc<Encoder>,
+    writer: SerializedFileWriter<std::fs::File>,
+    /// Not yet written.
+    rest: Vec<Claim>,
+    /// That nobody waits for these any more.
+    is_over: Arc<AtomicBool>,
+}
+
+/// Makes row groups of claims, on any thread.
+pub(crate) struct Encoder {
+    fields: Vec<FieldRef>,
+    schema: SchemaRef,
+    factory: ArrowRowGroupWriterFactory,
+}
+
+impl Encoder {
+    pub(crate) fn encode(&self, claims: &[Claim]) -> Result<Encoded, Error> {
+        let rows = serde_arrow::to_record_batch(&self.fields, &claims)?;
+        Ok(row_group::encode(&self.factory, &self.schema, &[rows])?)
+    }
+}
+
+impl Claims {
+    pub(super) fn new(file: std::fs::File, is_over: Arc<AtomicBool>) -> Result<Self, Error> {
+        let fields = fields()?;
+        // They live for minutes: quick to write counts more than small. Long texts hardly ever repeat within a row group.
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::UNCOMPRESSED)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_dictionary_enabled(false);
+        for column in ["source", "scope", "fact.task", "fact.question", "go.term", "go.aspect", "go.evidence"]
+        {
+            let path = ColumnPath::new(column.split('.').map(str::to_owned).collect());
+            properties = properties.set_column_dictionary_enabled(path, true);
+        }
+        let schema = Arc::new(Schema::new(fields.clone()));
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
+        let (writer, factory) = writer.into_serialized_writer()?;
+        let encoder = Arc::new(Encoder { fields, schema, factory });
+        Ok(Self { encoder, writer, rest: vec![], is_over })
+    }
+
+    /// What makes the row groups of this file.
+    pub(crate) fn encoder(&self) -> Arc<Encoder> {
+        self.encoder.clone()
+    }
+
+    /// Writes claims behind those that are there.
+    pub(crate) fn add(&mut self, claims: Vec<Claim>) -> Result<(), Error> {
+        self.rest.extend(claims);
+        if self.rest.len() >= GROUP { self.write_rest() } else { Ok(()) }
+    }
+
+    /// Writes a row group behind what is there.
+    pub(crate) fn append(&mut self, columns: Encoded) -> Result<(), Error> {
+        self.write_rest()?;
+        self.write(columns)
+    }
+
+    fn write_rest(&mut self) -> Result<(), Error> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        let columns = self.encoder.encode(&std::mem::take(&mut self.rest))?;
+        self.write(columns)
+    }
+
+    fn write(&mut self, columns: Encoded) -> Result<(), Error> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("another file of the recipe could not be read").into());
+        }
+        Ok(row_group::append(&mut self.writer, columns)?)
+    }
+
+    pub(super) fn close(mut self) -> Result<(), Error> {
+        self.write_rest()?;
+        self.writer.close()?;
+        Ok(())
+    }
+}
