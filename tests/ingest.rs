@@ -10,7 +10,7 @@ use datasets::table::{
     ContradictionRow, DdgRow, FactRow, ProteinRow, QuarantineRow, RepeatRow, Rows, Split, SsRow,
 };
 use datasets::world::{self, Truth};
-use ingest::{Config, Kind, Manifest, Role, Source};
+use ingest::{Config, Kind, Manifest, Reason, Role, Source};
 
 /// A write that fails in the middle, as on a full disk: an error, no temporary folder, the last good tables.
 #[test]
@@ -547,6 +547,33 @@ fn records_on_one_line_are_told_apart() {
     balanced(&manifest);
     assert_eq!((manifest.files[0].rows_in, manifest.files[0].kept), (3, 2), "{:?}", manifest.files[0]);
     assert_eq!(ProteinRow::read(&out).unwrap().len(), 2);
+}
+
+/// The staged claims name a sequence once: here on a record that is refused, while another speaks of the same protein.
+#[test]
+fn the_sequence_of_a_refused_record_is_not_lost() {
+    let record = |accession: &str, sequence: &str, text: &str| {
+        serde_json::json!({ "instruction": "Say.", "input": sequence, "output": text,
+            "metadata": { "protein_accession": accession, "task": "function" } })
+    };
+    let (first, other) = ("MKTAYIAKQRQISFVKSHFSR", "GGDWECLNPHVTRAMEIYKSF");
+    let records = [
+        record("X0", first, "Binds zinc."),
+        record("X0", other, "Binds iron."),
+        record("", other, "Cuts sugar."),
+        record("", other, "Cuts  sugar."),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    fs_err::write(folder.path().join("s.json"), serde_json::to_vec(&records).unwrap()).unwrap();
+    let out = folder.path().join("tables");
+    let manifest = ingest::run(&one(Kind::MolInstructions, "s.json"), folder.path(), &out).unwrap();
+    balanced(&manifest);
+    let file = &manifest.files[0];
+    assert_eq!((file.kept, file.merged, file.quarantined[&Reason::IdConflict]), (2, 1, 1), "{file:?}");
+    let mut sequences: Vec<String> =
+        ProteinRow::read(&out).unwrap().into_iter().map(|p| p.sequence).collect();
+    sequences.sort();
+    assert_eq!(sequences, [other, first]);
 }
 
 /// Planted families are in one cluster and one part each; strangers are not; leaks are out of training.

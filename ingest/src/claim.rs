@@ -27,32 +27,33 @@ pub(crate) struct Claim {
     pub(crate) accession: String,
     /// The protein, where the record itself holds the sequence.
     pub(crate) protein_id: Option<String>,
-    /// Its residues; on the first claim of a record only.
+    /// Its residues; on the first claim of a record only, and not on all of those that are facts.
     pub(crate) sequence: Option<String>,
     /// Whether the protein is of a published test set.
     pub(crate) test: bool,
-    /// Hash of table, key and value: equal claims are repeats. `None` where only a join can tell (GO, pairs).
+    /// Hash of table, key and value: equal claims are repeats. `None` where only a join can tell (GO, pairs), and for facts,
+    /// which are looked at protein by protein.
     pub(crate) key: Option<String>,
     /// That the source knows the protein under `accession`.
     pub(crate) member: Option<Member>,
     /// For `facts`.
-    pub(crate) fact: Option<Fact>,
+    pub(crate) fact: Option<Box<Fact>>,
     /// For `chains`.
-    pub(crate) chain: Option<Chain>,
+    pub(crate) chain: Option<Box<Chain>>,
     /// For `ss`.
-    pub(crate) ss: Option<Ss>,
+    pub(crate) ss: Option<Box<Ss>>,
     /// For `go`.
-    pub(crate) go: Option<Go>,
+    pub(crate) go: Option<Box<Go>>,
     /// For `ppi`.
-    pub(crate) ppi: Option<Pair>,
+    pub(crate) ppi: Option<Box<Pair>>,
     /// For `ddg`.
-    pub(crate) ddg: Option<Ddg>,
+    pub(crate) ddg: Option<Box<Ddg>>,
     /// For `plddt`.
-    pub(crate) plddt: Option<Plddt>,
+    pub(crate) plddt: Option<Box<Plddt>>,
     /// For `domains`.
-    pub(crate) domain: Option<Domain>,
+    pub(crate) domain: Option<Box<Domain>>,
     /// For `weights`.
-    pub(crate) weight: Option<Weight>,
+    pub(crate) weight: Option<Box<Weight>>,
 }
 
 /// A protein of a source.
@@ -155,6 +156,7 @@ impl Claim {
     /// The column that it has something in, which names its table.
     pub(crate) fn table(&self) -> Option<&'static str> {
         let tables = [
+            ("member", self.member.is_some()),
             ("fact", self.fact.is_some()),
             ("chain", self.chain.is_some()),
             ("ss", self.ss.is_some()),
@@ -191,8 +193,6 @@ impl Claim {
         let value: String;
         if self.member.is_some() {
             fields.extend(["member", &self.source, &self.accession]);
-        } else if let Some(fact) = &self.fact {
-            fields.extend(["fact", &fact.fact_id]);
         } else if let Some(chain) = &self.chain {
             value = chain.backbone_ang.iter().map(|x| format!("{:08x}", x.to_bits())).collect();
             fields.extend(["chain", &value]);
@@ -272,6 +272,11 @@ pub(crate) fn record(source: usize, file: usize, line: u64) -> u64 {
 /// Source, file and line of a place.
 pub(crate) fn place(order: u64) -> (usize, usize, u64) {
     ((order >> 56) as usize, order as usize >> 42 & (MAX_FILES - 1), order >> 12 & (MAX_LINES - 1))
+}
+
+/// The id of a protein as a number.
+pub(crate) fn number(id: &str) -> u128 {
+    u128::from_str_radix(id, 16).expect("the id of a protein is 32 hex digits")
 }
 
 /// Place of the record that a claim is of.

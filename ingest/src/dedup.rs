@@ -1,7 +1,7 @@
 //! The relational work: which claims conflict, which repeat, which find their proteins. All of it runs as DataFusion
 //! plans over the staged claims; every choice is for the lowest `order`, so the result does not depend on threads.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub(crate) struct Relations {
 }
 
 /// A distinct sequence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProteinClaim {
     pub(crate) protein_id: String,
     pub(crate) sequence: String,
@@ -76,6 +76,8 @@ struct Plans<'a> {
     rows: BTreeMap<String, u64>,
     /// Where rows wait to be sorted.
     buckets: PathBuf,
+    /// All of them.
+    claims: &'a DataFrame,
     /// Claims without those of conflicting records.
     sound: DataFrame,
     kept: HashSet<u64>,
@@ -109,8 +111,21 @@ pub(crate) async fn relate(
     }
     let (kept, near) = (HashSet::new(), HashSet::new());
     let rows = BTreeMap::new();
-    let mut plans =
-        Plans { engine, config, parser, ledger, claimed, tables, rows, buckets, sound, kept, near, refused };
+    let mut plans = Plans {
+        engine,
+        config,
+        parser,
+        ledger,
+        claimed,
+        tables,
+        rows,
+        buckets,
+        claims,
+        sound,
+        kept,
+        near,
+        refused,
+    };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
@@ -172,8 +187,7 @@ impl Plans<'_> {
         let reference = get_field(col("member"), "is_reference");
         // Bit 63 puts every other source after the flat files; configurations have at most 127 sources.
         let rank = when(reference, col("order")).otherwise(col("order") + lit(1_u64 << 63))?;
-        let members = self.sound.clone().filter(col("member").is_not_null())?;
-        let members = members.select(vec![
+        let members = self.claims_for("member")?.select(vec![
             col("accession").alias("known_as"),
             col("protein_id").alias("found"),
             rank.alias("rank"),
@@ -223,47 +237,37 @@ impl Plans<'_> {
     /// Distinct sequences, by id.
     async fn proteins(&self) -> Result<Vec<ProteinClaim>, Error> {
         #[derive(Deserialize)]
-        struct Sequence {
-            protein_id: String,
-            sequence: String,
-        }
-        #[derive(Deserialize)]
         struct Name {
             protein_id: String,
             accession: String,
             source: String,
             test: bool,
         }
-        let of_proteins = self.sound.clone().filter(col("protein_id").is_not_null())?;
-        let held = of_proteins.clone().filter(col("sequence").is_not_null())?;
-        let first =
-            held.clone().aggregate(vec![col("protein_id")], vec![min(col("order")).alias("first")])?;
-        let first = self.engine.numbers(first.select(vec![col("first")])?).await?.into_iter().collect();
-        let held = held.select(["order", "protein_id", "sequence"].map(col).to_vec())?;
-        let (mut sequences, mut batches) = (Vec::<Sequence>::new(), self.engine.stream(held).await?);
+        // A record that was refused may be the only one that holds the sequence of a protein that others name.
+        let held = self.claims.clone().filter(col("sequence").is_not_null())?;
+        let held = held.select(["protein_id", "sequence"].map(col).to_vec())?;
+        let (mut sequences, mut batches) = (HashMap::new(), self.engine.stream(held).await?);
         while let Some(batch) = batches.next().await {
-            sequences.extend(serde_arrow::from_record_batch::<Vec<_>>(&those_of(&batch?, &first)?)?);
+            let batch = batch?;
+            let [ids, letters] = [0, 1].map(|at| batch.column(at).as_string::<i64>());
+            for (id, letters) in ids.iter().zip(letters).filter_map(|(id, letters)| id.zip(letters)) {
+                sequences.entry(claim::number(id)).or_insert_with(|| letters.to_owned());
+            }
         }
-        sequences.sort_unstable_by(|a, b| a.protein_id.cmp(&b.protein_id));
-        let protein = |Sequence { protein_id, sequence }| ProteinClaim {
-            protein_id,
-            sequence,
-            accessions: vec![],
-            sources: vec![],
-            test: false,
-        };
-        let mut proteins: Vec<ProteinClaim> = sequences.into_iter().map(protein).collect();
         let key = ["protein_id", "accession", "source"].map(col).to_vec();
-        let names =
-            of_proteins.aggregate(key.clone(), vec![bool_or(col("test")).alias("test")])?.sort_by(key)?;
-        // Both are sorted by id.
-        let mut rest = proteins.iter_mut().peekable();
-        let add = |name: Name| {
-            while rest.next_if(|protein| protein.protein_id < name.protein_id).is_some() {}
-            let protein = rest.peek_mut().expect("a protein with a name has a sequence");
-            protein.accessions.extend(Some(name.accession).filter(|accession| !accession.is_empty()));
-            protein.sources.push(name.source);
-            protein.test |= name.test;
+        let names = self.sound.clone().filter(col("protein_id").is_not_null())?;
+        let names = names.aggregate(key.clone(), vec![bool_or(col("test")).alias("test")])?.sort_by(key)?;
+        let mut proteins = Vec::<ProteinClaim>::new();
+        let add = |Name { protein_id, accession, source, test }| {
+            if proteins.last().is_none_or(|last| last.protein_id != protein_id) {
+                let sequence = sequences.remove(&claim::number(&protein_id));
+                let sequence = sequence.expect("a protein with a name has a sequence");
+                proteins.push(ProteinClaim { protein_id, sequence, ..ProteinClaim::default() });
+            }
+            let protein = proteins.last_mut().expect("it was added");
+            protein.accessions.extend(Some(accession).filter(|accession| !accession.is_empty()));
+            protein.sources.push(source);
+            protein.test |= test;
             Ok(())
         };
         self.engine.each(names, add).await?;
@@ -418,11 +422,6 @@ fn those_of(claims: &RecordBatch, orders: &HashSet<u64>) -> Result<RecordBatch, 
     let values = column.as_primitive::<UInt64Type>().values().iter();
     let is_one: BooleanArray = values.map(|order| Some(orders.contains(order))).collect();
     Ok(filter_record_batch(claims, &is_one)?)
-}
-
-/// The id of a protein as a number.
-fn number(id: &str) -> u128 {
-    u128::from_str_radix(id, 16).expect("the id of a protein is 32 hex digits")
 }
 
 /// Class, architecture and topology of the domains of every chain, or as much of it as the lists say.

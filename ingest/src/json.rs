@@ -1,5 +1,8 @@
 //! JSON as the sources write it: arrays too large to hold, bare `NaN` and `Infinity`.
 
+use std::borrow::Cow;
+use std::ops::Deref;
+
 use memchr::memchr2;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
@@ -162,6 +165,18 @@ pub(crate) fn standard(text: &str) -> String {
     out
 }
 
+/// A string of a record, copied only where letters of it are escaped.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A number of text made by [`standard`]: `null` is NaN, `"inf"` infinite, numbers written as strings are read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Number(pub(crate) f64);
@@ -201,6 +216,15 @@ impl<'de> Deserialize<'de> for Number {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_copied_where_letters_are_escaped() {
+        let text = r#"["MKT", "M\nK", null]"#;
+        let texts: Vec<Option<Text<'_>>> = serde_json::from_str(text).unwrap();
+        assert!(matches!(&texts[0], Some(Text(Cow::Borrowed("MKT")))));
+        assert_eq!(texts[1].as_deref(), Some("M\nK"));
+        assert!(texts[2].is_none());
+    }
 
     #[test]
     fn bare_nan_outside_strings_only() {

@@ -36,9 +36,11 @@ pub fn properties() -> Result<WriterProperties, Error> {
         .set_column_bloom_filter_enabled(id.clone(), true)
         .set_column_bloom_filter_max_ndv(id, ROW_GROUP as u64)
         .set_created_by(format!("peptalk {}", env!("CARGO_PKG_VERSION")));
-    // Nobody asks which text comes first in the alphabet.
-    for column in ["sequence", "raw_text", "text"] {
-        properties = properties.set_column_statistics_enabled(column.into(), EnabledStatistics::None);
+    // Hardly one is there twice, and nobody asks which text comes first in the alphabet.
+    for column in ["fact_id", "sequence", "raw_text", "text"] {
+        properties = properties
+            .set_column_dictionary_enabled(column.into(), false)
+            .set_column_statistics_enabled(column.into(), EnabledStatistics::None);
     }
     Ok(properties.build())
 }

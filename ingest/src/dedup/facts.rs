@@ -7,19 +7,19 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float32Array, LargeStringArray, RecordBatch};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{interleave_record_batch, is_not_null};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, UInt64Type};
 use datasets::table::{ContradictionRow, FactRow, RepeatRow, Rows};
-use serde::Deserialize;
 
+use super::Plans;
 use super::contradictions::contradictions;
-use super::{Plans, number};
 use crate::Error;
+use crate::claim::number;
 use crate::near;
 
 const COLUMNS: [&str; 6] = ["fact_id", "task", "question", "raw_text", "text", "evidence"];
 
 /// A fact that was claimed, as it stands in the columns.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy)]
 pub(super) struct Claimed<'a> {
     pub(super) order: u64,
     pub(super) scope: &'a str,
@@ -37,7 +37,8 @@ struct Merged {
     facts: RecordBatch,
     repeats: RecordBatch,
     contradictions: Vec<ContradictionRow>,
-    /// Places of the facts that were merged into others of other words.
+    /// Places of the facts, and of those that were merged into others of other words.
+    kept: Vec<u64>,
     near: Vec<u64>,
 }
 
@@ -58,16 +59,17 @@ impl Plans<'_> {
         let dealt = self.dealt(self.claims("fact", &COLUMNS)?).await?;
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
         let mut contradictions = self.begin::<ContradictionRow>()?;
-        let mut near = Vec::new();
+        let (mut kept, mut near) = (Vec::new(), Vec::new());
         let write = |merged: Merged| {
             facts.append(&merged.facts)?;
             repeats.append(&merged.repeats)?;
             merged.contradictions.into_iter().try_for_each(|row| contradictions.push(row))?;
+            kept.extend(merged.kept);
             near.extend(merged.near);
             Ok(())
         };
         dealt.each(|claims| self.merged(claims), write)?;
-        near.iter().for_each(|order| _ = self.kept.remove(order));
+        self.kept.extend(kept);
         self.near.extend(near);
         self.end(facts)?;
         self.end(repeats)?;
@@ -78,10 +80,8 @@ impl Plans<'_> {
     fn merged(&self, claims: &[RecordBatch]) -> Result<Merged, Error> {
         let (mut rows, mut places) = (Vec::new(), Vec::new());
         for (nth, batch) in claims.iter().enumerate() {
-            let of_batch: Vec<Claimed<'_>> =
-                Vec::deserialize(serde_arrow::Deserializer::from_record_batch(batch)?)?;
-            places.extend((0..of_batch.len()).map(|row| (nth, row)));
-            rows.extend(of_batch);
+            places.extend((0..batch.num_rows()).map(|row| (nth, row)));
+            rows.extend(claimed(batch));
         }
         let places =
             |of: &[u32]| -> Vec<(usize, usize)> { of.iter().map(|&row| places[row as usize]).collect() };
@@ -96,23 +96,40 @@ impl Plans<'_> {
             self.choose(&rows, of_protein.iter().map(|of| of.1), &mut chosen);
         }
         let Chosen { facts, repeats, contradictions, near } = chosen;
+        let kept = facts.iter().map(|&row| rows[row as usize].order).collect();
         let facts = self.columns(claims, &places(&facts))?;
-        let kept: ArrayRef = Arc::new(LargeStringArray::from_iter_values(repeats.iter().map(|of| of.1)));
+        let kept_id: ArrayRef = Arc::new(LargeStringArray::from_iter_values(repeats.iter().map(|of| of.1)));
         let similarity: ArrayRef = Arc::new(Float32Array::from_iter_values(repeats.iter().map(|of| of.2)));
         let of_repeats: Vec<u32> = repeats.iter().map(|of| of.0).collect();
         let of_facts = self.columns(claims, &places(&of_repeats))?;
         Ok(Merged {
             facts: batch::<FactRow>(facts)?,
-            repeats: batch::<RepeatRow>([vec![kept, similarity], of_facts].concat())?,
+            repeats: batch::<RepeatRow>([vec![kept_id, similarity], of_facts].concat())?,
             contradictions,
+            kept,
             near,
         })
     }
 
     /// Of the facts of one protein those that stay, and those that others stand for.
-    fn choose<'a>(&self, rows: &[Claimed<'a>], of_protein: impl Iterator<Item = u32>, into: &mut Chosen<'a>) {
-        let is_first = |row: &u32| self.kept.contains(&rows[*row as usize].order);
-        let (first, equal): (Vec<u32>, Vec<u32>) = of_protein.partition(is_first);
+    fn choose<'a>(
+        &self,
+        rows: &[Claimed<'a>],
+        of_protein: impl Iterator<Item = u32> + Clone,
+        into: &mut Chosen<'a>,
+    ) {
+        let place = |row: u32| rows[row as usize].order;
+        // Equal within a scope, and to a published test set of one name, too: it keeps all its rows.
+        let name = |row: u32| {
+            let Claimed { scope, fact_id, accession, .. } = rows[row as usize];
+            (fact_id, scope, if scope.is_empty() { "" } else { accession })
+        };
+        let mut first_of: HashMap<(&str, &str, &str), u32> = HashMap::new();
+        for row in of_protein.clone() {
+            let first = first_of.entry(name(row)).or_insert(row);
+            *first = std::cmp::min_by_key(*first, row, |&row| place(row));
+        }
+        let (first, equal): (Vec<u32>, Vec<u32>) = of_protein.partition(|&row| first_of[&name(row)] == row);
         let stand_ins = self
             .config
             .near_duplicates
@@ -162,6 +179,19 @@ impl Plans<'_> {
         columns.push(licence);
         Ok(columns)
     }
+}
+
+/// The facts of these claims.
+fn claimed(claims: &RecordBatch) -> impl Iterator<Item = Claimed<'_>> {
+    let column = |name| claims.column_by_name(name).expect("a fact that was claimed has it");
+    let orders = column("order").as_primitive::<UInt64Type>().values();
+    let names = ["scope", "protein_id", "source", "accession", "fact_id", "task", "question", "text"];
+    let texts = names.map(|name| column(name).as_string::<i64>());
+    orders.iter().enumerate().map(move |(row, &order)| {
+        let [scope, protein_id, source, accession, fact_id, task, question, text] =
+            texts.map(|of| of.value(row));
+        Claimed { order, scope, protein_id, source, accession, fact_id, task, question, text }
+    })
 }
 
 /// Rows of a table by its columns.

@@ -7,8 +7,9 @@ use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::{Expr, JoinType, col};
 use serde::{Deserialize, Serialize};
 
-use super::{Plans, Refused, number};
+use super::{Plans, Refused};
 use crate::Error;
+use crate::claim::number;
 use crate::reason::Reason;
 
 /// A pair whose proteins are found. Ids are numbers here, of which there may be millions.

@@ -1,9 +1,11 @@
 //! The file of claims that a unit becomes.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::array::{RecordBatch, new_null_array};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datasets::table::row_group::{self, Encoded};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
@@ -14,10 +16,13 @@ use parquet::schema::types::ColumnPath;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 
 use crate::Error;
-use crate::claim::Claim;
+use crate::claim::{self, Claim};
 
 /// Claims that are written together where files are small.
 const GROUP: usize = 1 << 11;
+
+/// Proteins whose sequence is remembered to be in the file, at most.
+const MOST_KNOWN: usize = 1 << 20;
 
 /// Columns of a claim.
 pub(super) fn fields() -> Result<Vec<FieldRef>, Error> {
@@ -39,12 +44,43 @@ pub(crate) struct Encoder {
     fields: Vec<FieldRef>,
     schema: SchemaRef,
     factory: ArrowRowGroupWriterFactory,
+    /// Proteins whose sequence is on some claim of the file.
+    known: Mutex<HashSet<u128>>,
 }
 
 impl Encoder {
-    pub(crate) fn encode(&self, claims: &[Claim]) -> Result<Encoded, Error> {
-        let rows = serde_arrow::to_record_batch(&self.fields, &claims)?;
-        Ok(row_group::encode(&self.factory, &self.schema, &[rows])?)
+    pub(crate) fn encode(&self, mut claims: Vec<Claim>) -> Result<Encoded, Error> {
+        self.name_known(&mut claims);
+        Ok(row_group::encode(&self.factory, &self.schema, &[self.rows(&claims)?])?)
+    }
+
+    /// Takes the sequences from facts about known proteins, of which there may be hundreds.
+    fn name_known(&self, claims: &mut [Claim]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for claim in claims.iter_mut().filter(|claim| claim.fact.is_some() && claim.sequence.is_some()) {
+            if known.len() == MOST_KNOWN {
+                known.clear();
+            }
+            if !claim.protein_id.as_deref().is_none_or(|id| known.insert(claim::number(id))) {
+                claim.sequence = None;
+            }
+        }
+    }
+
+    fn rows(&self, claims: &[Claim]) -> Result<RecordBatch, Error> {
+        // What no claim has is quick to make: nulls.
+        let tables: BTreeSet<&str> = claims.iter().filter_map(Claim::table).collect();
+        let is_claimed = |field: &&FieldRef| {
+            !matches!(field.data_type(), DataType::Struct(_)) || tables.contains(field.name().as_str())
+        };
+        let fields: Vec<FieldRef> = self.fields.iter().filter(is_claimed).cloned().collect();
+        let mut made = serde_arrow::to_arrow(&fields, claims)?.into_iter();
+        let column = |field| match is_claimed(&field) {
+            true => made.next().expect("a column for every field"),
+            false => new_null_array(field.data_type(), claims.len()),
+        };
+        let columns = self.fields.iter().map(column).collect();
+        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
     }
 }
 
@@ -64,7 +100,7 @@ impl Claims {
         let schema = Arc::new(Schema::new(fields.clone()));
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
         let (writer, factory) = writer.into_serialized_writer()?;
-        let encoder = Arc::new(Encoder { fields, schema, factory });
+        let encoder = Arc::new(Encoder { fields, schema, factory, known: Mutex::default() });
         Ok(Self { encoder, writer, rest: vec![], is_over })
     }
 
@@ -89,7 +125,7 @@ impl Claims {
         if self.rest.is_empty() {
             return Ok(());
         }
-        let columns = self.encoder.encode(&std::mem::take(&mut self.rest))?;
+        let columns = self.encoder.encode(std::mem::take(&mut self.rest))?;
         self.write(columns)
     }
 

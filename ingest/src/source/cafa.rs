@@ -23,7 +23,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     // The aspect plays no part: without an ontology any would do.
     let go = context.annotation(term, "F", "")?;
     let weight = Weight { term: go.term, information_bits: bits };
-    Ok(Claim { accession: term.into(), weight: Some(weight), ..Claim::default() }.into())
+    Ok(Claim { accession: term.into(), weight: Some(weight.into()), ..Claim::default() }.into())
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ fn claim(
     }
     let test = published_split == "test";
     let chain = Chain { backbone_ang, cath, published_split };
-    Claim { chain: Some(chain), test, ..Claim::of(protein, &record.name) }
+    Claim { chain: Some(chain.into()), test, ..Claim::of(protein, &record.name) }
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
         let claim = parse(&context, &format!(r#"{{"name":"1abc.A","seq":"{seq}","coords":{coords}}}"#))?
             .claims
             .remove(0);
-        let chain = claim.chain.clone().unwrap();
+        let chain = *claim.chain.clone().unwrap();
         Ok((claim, chain))
     }
 

@@ -30,7 +30,7 @@ fn parse(text: &str) -> Result<Parsed, Fault> {
     }
     let chain = chain(&id).ok_or_else(|| Fault::new(Reason::Malformed, format!("{id:?} is no domain id")))?;
     let domain = Domain { domain_id: id, node };
-    Ok(Claim { accession: chain, domain: Some(domain), ..Claim::default() }.into())
+    Ok(Claim { accession: chain, domain: Some(domain.into()), ..Claim::default() }.into())
 }
 
 /// A class by its name or a code.

@@ -148,7 +148,7 @@ impl Change {
             ddg_kcal: ddg_kcal as f32 + 0.0,
             structure: structure.into(),
         };
-        Ok(Claim { ddg: Some(ddg), ..Claim::of(&protein, "") }.into())
+        Ok(Claim { ddg: Some(ddg.into()), ..Claim::of(&protein, "") }.into())
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
         let header = Header::of(header, ',');
         let row = Row::new(&header, csv_fields(line).unwrap()).map_err(|f| f.reason)?;
         let claim = read(&test_context(Kind::DdgCsv), &row).map_err(|f| f.reason)?.claims.remove(0);
-        Ok((claim.sequence.unwrap(), claim.ddg.unwrap()))
+        Ok((claim.sequence.unwrap(), *claim.ddg.unwrap()))
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn strum(text: &str) -> Result<Parsed, Fault> {
         ddg_kcal: ddg_kcal as f32 + 0.0,
         structure: structure.clone(),
     };
-    Ok(Claim { accession: structure, ddg: Some(ddg), ..Claim::default() }.into())
+    Ok(Claim { accession: structure, ddg: Some(ddg.into()), ..Claim::default() }.into())
 }
 
 /// Reads `name,name_wt,mutant,dg_exp,ddg_exp,…,sequence`: `ddg_exp` = ΔG(mutant) − ΔG(wild type), positive =

@@ -215,7 +215,7 @@ impl Context {
             return Err(Fault::new(Reason::Negated, format!("qualifier {qualifier:?}")));
         }
         let go = Go { locus, ..self.annotation(go.0, go.1, go.2)? };
-        Ok(Claim { accession: id.into(), go: Some(go), ..Claim::default() }.into())
+        Ok(Claim { accession: id.into(), go: Some(go.into()), ..Claim::default() }.into())
     }
 }
 

@@ -361,7 +361,7 @@ impl<'a> Sink<'a> {
             claims
         };
         // Who gets the row group may have gone, with an error of its own.
-        let work = |(chunk, done): (Chunk<R>, Sender<_>)| _ = done.send(encoder.encode(&parse(chunk)));
+        let work = |(chunk, done): (Chunk<R>, Sender<_>)| _ = done.send(encoder.encode(parse(chunk)));
         let (wait, waiting) = channel();
         let waiting = Mutex::new(waiting);
         // Ends when the other end is dropped.

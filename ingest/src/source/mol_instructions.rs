@@ -7,18 +7,20 @@ use serde_json::Value;
 use crate::Error;
 use crate::claim::{Claim, Fact};
 use crate::clean;
+use crate::json::Text;
 use crate::reader::Input;
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, stem};
 
 #[derive(Deserialize)]
-struct Record {
-    instruction: String,
-    input: Option<String>,
-    output: Option<String>,
-    sequence: Option<String>,
-    description: Option<String>,
-    split: Option<String>,
+struct Record<'a> {
+    #[serde(borrow)]
+    instruction: Text<'a>,
+    input: Option<Text<'a>>,
+    output: Option<Text<'a>>,
+    sequence: Option<Text<'a>>,
+    description: Option<Text<'a>>,
+    split: Option<Text<'a>>,
     #[serde(default)]
     metadata: Value,
 }
@@ -45,16 +47,16 @@ fn task(name: &str) -> Option<&'static str> {
 
 fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> Result<Parsed, Fault> {
     let malformed = |detail: String| Fault::new(Reason::Malformed, detail);
-    let record: Record = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
+    let record: Record<'_> = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
     let of_metadata = |key: &str| record.metadata.get(key).and_then(Value::as_str).unwrap_or("");
     let task = task(of_metadata("task")).or(task_of_file);
     let task = task.ok_or_else(|| {
         malformed(format!("neither metadata.task nor the file name names a task ({:?})", record.instruction))
     })?;
     let (sequence, raw_text) = match (&record.sequence, &record.description, &record.input, &record.output) {
-        (Some(sequence), Some(description), _, _) => (sequence.as_str(), description.as_str()),
-        (_, _, Some(input), Some(output)) if task == "design" => (fenced(output), input.as_str()),
-        (_, _, Some(input), Some(output)) => (fenced(input), output.as_str()),
+        (Some(sequence), Some(description), _, _) => (&**sequence, &**description),
+        (_, _, Some(input), Some(output)) if task == "design" => (fenced(output), &**input),
+        (_, _, Some(input), Some(output)) => (fenced(input), &**output),
         _ => return Err(malformed("neither input and output nor sequence and description".into())),
     };
     let protein = context.protein(sequence)?;
@@ -63,7 +65,7 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
     let split = record.split.as_deref().unwrap_or_else(|| of_metadata("split"));
     let fact = Fact::new(&protein.id, task, "", raw_text, text);
     let claim = Claim::of(&protein, of_metadata("protein_accession"));
-    Ok(Claim { fact: Some(fact), test: split == "test", ..claim }.into())
+    Ok(Claim { fact: Some(fact.into()), test: split == "test", ..claim }.into())
 }
 
 /// What stands between ``` fences; the whole text if there are none.
@@ -83,7 +85,7 @@ mod tests {
 
     fn fact(text: &str) -> Result<(Claim, Fact), Fault> {
         let claim = parse(&test_context(Kind::MolInstructions), None, text)?.claims.remove(0);
-        let fact = claim.fact.clone().unwrap();
+        let fact = *claim.fact.clone().unwrap();
         Ok((claim, fact))
     }
 

@@ -46,7 +46,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     let claim = Claim::of(&protein, record.uniprot_accession.trim());
     // The accession is known to annotations too, but a flat file goes before it.
     let member = Claim { member: Some(Member { is_reference: false }), ..claim.clone() };
-    let plddt = Claim { plddt: Some(Plddt { mean_plddt: value as f32, plddt: vec![] }), ..claim };
+    let plddt = Claim { plddt: Some(Plddt { mean_plddt: value as f32, plddt: vec![] }.into()), ..claim };
     Ok(Parsed { claims: vec![plddt, member], dropped: vec![] })
 }
 

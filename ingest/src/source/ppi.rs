@@ -29,7 +29,7 @@ fn parse_pair(text: &str) -> Result<Parsed, Fault> {
         return Err(Fault::new(Reason::SelfPair, format!("{id_a} with itself")));
     }
     let pair = Pair { id_a: id_a.into(), id_b: id_b.into(), label: value == 1.0, mode: String::new() };
-    Ok(Claim { ppi: Some(pair), ..Claim::default() }.into())
+    Ok(Claim { ppi: Some(pair.into()), ..Claim::default() }.into())
 }
 
 /// Reads a dictionary of either form.

@@ -144,7 +144,7 @@ pub(crate) fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> 
         q3: q3.iter().map(|&q| letter(Q3, q)).collect(),
         mask,
     };
-    Ok(Claim { ss: Some(ss), ..Claim::of(&protein, &record.id) }.into())
+    Ok(Claim { ss: Some(ss.into()), ..Claim::of(&protein, &record.id) }.into())
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
 
     fn ss(context: &Context, record: Record) -> Result<(String, Ss), Fault> {
         let claim = claim(context, record)?.claims.remove(0);
-        Ok((claim.sequence.unwrap(), claim.ss.unwrap()))
+        Ok((claim.sequence.unwrap(), *claim.ss.unwrap()))
     }
 
     #[test]

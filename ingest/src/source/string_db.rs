@@ -36,7 +36,7 @@ fn parse(row: &Row<'_>) -> Result<Parsed, Fault> {
         return Err(Fault::new(Reason::OutOfRange, format!("score {score} is not in 0-1000")));
     }
     let pair = Pair { id_a: id_a.into(), id_b: id_b.into(), label: true, mode: mode.into() };
-    Ok(Claim { ppi: Some(pair), ..Claim::default() }.into())
+    Ok(Claim { ppi: Some(pair.into()), ..Claim::default() }.into())
 }
 
 #[cfg(test)]
