@@ -6,6 +6,7 @@ mod cluster;
 mod download;
 mod language;
 mod predict;
+mod profile;
 mod recipe;
 mod stages;
 
@@ -177,6 +178,23 @@ enum Command {
         #[arg(long, value_parser = language::numbers(), default_value = "f32")]
         numbers: Numbers,
     },
+    /// Write what relatives of proteins have in each of their places: vectors for models of secondary structure
+    Profile {
+        /// FASTA, or CSV with the columns id and seq [default: the proteins of the tables with a secondary structure]
+        input: Option<PathBuf>,
+        /// Folder with the tables that `peptalk ingest` wrote, among whose proteins relatives are looked for
+        #[arg(long, value_name = "DIR")]
+        tables: PathBuf,
+        /// Where to write the profiles, as `ss.vectors` reads them
+        #[arg(long, value_name = "PARQUET")]
+        out: PathBuf,
+        /// How numbers are kept
+        #[arg(long, value_parser = language::numbers(), default_value = "f32")]
+        numbers: Numbers,
+        /// The file's sequences are written from C to N, as those of NPPE-2
+        #[arg(long, requires = "input")]
+        backwards: bool,
+    },
     /// Predict new sequences with a trained model
     Predict {
         #[command(subcommand)]
@@ -218,6 +236,9 @@ enum Predict {
         /// Vectors of these proteins, for a model that was trained with `ss.vectors`
         #[arg(long, value_name = "FILE")]
         vectors: Option<PathBuf>,
+        /// In their place, for a model of profiles: tables among whose proteins relatives are looked for
+        #[arg(long, value_name = "DIR", conflicts_with = "vectors")]
+        tables: Option<PathBuf>,
         /// Where to write the predictions
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
@@ -541,8 +562,13 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Embed { input, tables, model, out, numbers } => {
             language::embed(input.as_deref(), tables.as_deref(), &model, &out, numbers).map_err(Failure::Work)
         }
-        Command::Predict { what: Predict::Ss { input, model, vectors, out, format, q8, q3, backwards } } => {
-            let options = predict::Options { models: model, vectors, format, q8, q3, backwards };
+        Command::Profile { input, tables, out, numbers, backwards } => {
+            profile::profile(input.as_deref(), backwards, &tables, &out, numbers).map_err(Failure::Work)
+        }
+        Command::Predict {
+            what: Predict::Ss { input, model, vectors, tables, out, format, q8, q3, backwards },
+        } => {
+            let options = predict::Options { models: model, vectors, tables, format, q8, q3, backwards };
             predict::ss(&input, &out, &options).map_err(Failure::Work)
         }
         Command::Import { what: Import::Ss { checkpoint, alphabet, rename, reversed, out } } => {
@@ -553,20 +579,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let names = names.collect::<Result<Vec<_>>>().map_err(Failure::Usage)?;
             predict::import(&checkpoint, &alphabet, &names, reversed, &out).map_err(Failure::Work)
         }
-        Command::Data { what: Data::Publish { tables, out, name, rows } } => {
-            stages::publish(&tables, &out, name.as_deref(), rows).map_err(Failure::Work)
-        }
-        Command::Data { what: Data::Cluster { fasta, out, identity, coverage } } => {
-            stages::cluster(&fasta, &out, &identity, coverage).map_err(Failure::Work)
-        }
-        Command::Data { what: Data::Distinct { files, out, on, sequence } } => {
-            stages::distinct(&files, &Key { columns: on, sequences: sequence }, &out).map_err(Failure::Work)
-        }
-        Command::Data { what: Data::Near { files, text, out, threshold, recall } } => {
-            let lsh = Lsh::new(threshold, recall).map_err(|error| Failure::Usage(error.into()))?;
-            stages::near(&files, &text, &lsh, &out).map_err(Failure::Work)
-        }
-        Command::Data { what: Data::Diff { a, b } } => stages::diff(&a, &b).map_err(Failure::Work),
+        Command::Data { what } => data(what),
         Command::Run { recipe, run } => {
             let recipe = Recipe::load(&recipe, &run.set).map_err(Failure::Usage)?;
             start(&recipe, &run)
@@ -575,6 +588,26 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let recipe = Recipe::quickstart(run.data.is_some(), &run.set).map_err(Failure::Usage)?;
             start(&recipe, &run)
         }
+    }
+}
+
+/// `peptalk data`.
+fn data(what: Data) -> Result<(), Failure> {
+    match what {
+        Data::Publish { tables, out, name, rows } => {
+            stages::publish(&tables, &out, name.as_deref(), rows).map_err(Failure::Work)
+        }
+        Data::Cluster { fasta, out, identity, coverage } => {
+            stages::cluster(&fasta, &out, &identity, coverage).map_err(Failure::Work)
+        }
+        Data::Distinct { files, out, on, sequence } => {
+            stages::distinct(&files, &Key { columns: on, sequences: sequence }, &out).map_err(Failure::Work)
+        }
+        Data::Near { files, text, out, threshold, recall } => {
+            let lsh = Lsh::new(threshold, recall).map_err(|error| Failure::Usage(error.into()))?;
+            stages::near(&files, &text, &lsh, &out).map_err(Failure::Work)
+        }
+        Data::Diff { a, b } => stages::diff(&a, &b).map_err(Failure::Work),
     }
 }
 

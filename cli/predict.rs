@@ -9,11 +9,13 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use datasets::sequences::{Named, Sequences};
+use eval::embeddings::Numbers;
 use eval::ss::{Decoder, Gains, Posterior, Predictor, Q3, Q8, write};
 use models::ss::BiLstmCrf;
 use serde::de::DeserializeOwned;
 use toml::Value;
 
+use crate::profile::profile;
 use crate::stages::model_in;
 
 /// Residues that are read and predicted before they are written: bounds the memory.
@@ -72,6 +74,7 @@ pub(crate) fn q3() -> impl TypedValueParser<Value = Q3> {
 pub(crate) struct Options {
     pub(crate) models: Vec<PathBuf>,
     pub(crate) vectors: Option<PathBuf>,
+    pub(crate) tables: Option<PathBuf>,
     pub(crate) format: Format,
     pub(crate) q8: Q8,
     pub(crate) q3: Q3,
@@ -84,7 +87,16 @@ pub(crate) struct Options {
 /// When a model or the file cannot be read, or the result not be written.
 pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
     let folders: Vec<PathBuf> = options.models.iter().map(|folder| model_in(folder)).collect();
-    let predictor = Predictor::load(&folders, options.vectors.as_deref())?;
+    let made = tempfile::tempdir()?;
+    let vectors = match &options.tables {
+        None => options.vectors.clone(),
+        Some(tables) => {
+            let path = made.path().join("profiles.parquet");
+            profile(Some(input), options.backwards, tables, &path, Numbers::F32)?;
+            Some(path)
+        }
+    };
+    let predictor = Predictor::load(&folders, vectors.as_deref())?;
     let gains = Gains::load(folders.first().context("no model to predict with")?)?;
     let decoder = Decoder { q8: options.q8, q3: options.q3, gains };
     let notes = match options.format {
@@ -174,7 +186,8 @@ fn hash(id: &str) -> u64 {
     hasher.finish()
 }
 
-fn directed(sequence: &str, backwards: bool) -> String {
+/// A sequence from N to C.
+pub(crate) fn directed(sequence: &str, backwards: bool) -> String {
     if backwards { sequence.chars().rev().collect() } else { sequence.to_owned() }
 }
 

@@ -3,21 +3,22 @@
 use std::path::Path;
 
 use datasets::residue::N_TOKENS;
-use eval::ss::Gains;
+use datasets::table::{ProteinRow, Rows, Split, SsRow};
+use eval::embeddings::VectorFile;
+use eval::ss::{Beside, Gains, SsModel};
 use models::Weights;
 use models::ss::{BiLstmCrf, BiLstmCrfConfig};
 
 use crate::kit::{root, run, shared};
 
-/// A folder with a model of random weights and sequences of every kind: `in.fasta`.
-fn place() -> tempfile::TempDir {
-    let place = tempfile::tempdir().unwrap();
+/// A network of random weights that reads so many numbers beside each residue.
+fn network(features: usize) -> BiLstmCrf {
     let config = BiLstmCrfConfig {
         n_tokens: N_TOKENS,
         embed: 6,
         conv_layers: 1,
         kernel: 3,
-        features: 0,
+        features,
         hidden: 5,
         projection: 7,
         dropout: 0.0,
@@ -26,8 +27,13 @@ fn place() -> tempfile::TempDir {
         forbidden: vec![],
         reversed: false,
     };
-    let model = BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap();
-    model.save(&place.path().join("model")).unwrap();
+    BiLstmCrf::new(config, Weights::random(|name| datasets::rng(3, name, 0))).unwrap()
+}
+
+/// A folder with a model of random weights and sequences of every kind: `in.fasta`.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    network(0).save(&place.path().join("model")).unwrap();
     Gains::equal().save(&place.path().join("model")).unwrap();
     let long = "MKTAYIAKQRQISFVKSHFSRQ".repeat(1819);
     let text = format!(
@@ -203,4 +209,75 @@ fn embeddings_are_made_once_and_every_protein_is_accounted_for() {
     assert!(out.contains("2 encoded"), "another precision is another cache: {out}");
     let (code, _, err) = run(&["embed", &at("in.fasta"), "--out", &at("out"), "--model", &at("no-model")]);
     assert!(code == 1 && err.contains("holds no encoder"), "{err}");
+}
+
+#[test]
+fn relatives_in_the_tables_are_heard_in_a_prediction() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let known = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQVKVKALPDAQFEVV";
+    let new = known.replace("QLEER", "QLDER").replace("GLIEVQAP", "GLVEVNAP").replace("VKVKALP", "VRVKSLP");
+    let stranger = "GSHMCCWWPPNNGGDDEEFFHHYYTTSSVVAAIILLKKRRQQMMWCWPNGDEFHYTSVAILKRQM";
+    let tables = |name: &str, sequences: &[&str]| {
+        let folder = place.path().join(name);
+        fs_err::create_dir(&folder).unwrap();
+        let id = datasets::residue::protein_id;
+        let rows = sequences.iter().map(|sequence| ProteinRow {
+            protein_id: id(sequence),
+            sequence: (*sequence).into(),
+            accessions: vec![],
+            sources: vec![],
+            cluster: id(sequence),
+            split: Split::Train,
+        });
+        ProteinRow::write(&folder, &rows.collect::<Vec<_>>()).unwrap();
+        let states = "C".repeat(sequences[0].len());
+        let ss = SsRow {
+            id: "1abcA".into(),
+            protein_id: id(sequences[0]),
+            source: "pisces".into(),
+            q8: states.clone(),
+            q3: states.clone(),
+            mask: states.replace('C', "1"),
+        };
+        SsRow::write(&folder, &[ss]).unwrap();
+        folder.to_str().unwrap().to_owned()
+    };
+    let (family, strangers) = (tables("family", &[stranger, known]), tables("strangers", &[stranger]));
+    let (code, out, err) = run(&["profile", "--tables", &family, "--out", &at("profiles.parquet")]);
+    assert!(code == 0 && out.contains("profiles of 1 among 2 proteins"), "{out}{err}");
+
+    let vectors = VectorFile::open(&place.path().join("profiles.parquet")).unwrap();
+    let model = SsModel::new(network(vectors.width()), Some(Beside::Vectors(vectors.into()))).unwrap();
+    model.save(&place.path().join("model")).unwrap();
+    Gains::equal().save(&place.path().join("model")).unwrap();
+    let turned: String = new.chars().rev().collect();
+    fs_err::write(at("new.fasta"), format!(">new\n{new}\n>none\n>new too\n{new}\n")).unwrap();
+    fs_err::write(at("turned.fasta"), format!(">new\n{turned}\n")).unwrap();
+    let said = |name: &str| -> Vec<String> {
+        let text = fs_err::read_to_string(at(name)).unwrap();
+        text.lines().map(|line| line.split_once("\"sst8\"").map_or("", |of| of.1).to_owned()).collect()
+    };
+    let jsonl = ["--format", "jsonl"];
+    predict(place.path(), "new.fasta", "family.jsonl", &[&jsonl[..], &["--tables", &family]].concat());
+    predict(place.path(), "new.fasta", "strangers.jsonl", &[&jsonl[..], &["--tables", &strangers]].concat());
+    let (with, without) = (said("family.jsonl"), said("strangers.jsonl"));
+    assert_eq!((with.len(), &with[0]), (3, &with[2]));
+    assert_ne!(with[0], without[0], "a relative is not heard");
+    // What was made before is the same.
+    let profiles = ["profile", &at("new.fasta"), "--tables", &family, "--out", &at("new.parquet")];
+    assert_eq!(run(&profiles).0, 0);
+    let vectors = at("new.parquet");
+    predict(place.path(), "new.fasta", "before.jsonl", &[&jsonl[..], &["--vectors", &vectors]].concat());
+    assert_eq!(said("before.jsonl"), with);
+    let csv = |name: &str| fs_err::read_to_string(at(name)).unwrap().lines().nth(1).unwrap().to_owned();
+    predict(place.path(), "new.fasta", "forward.csv", &["--tables", &family]);
+    predict(place.path(), "turned.fasta", "turned.csv", &["--tables", &family, "--backwards"]);
+    let backward: Vec<String> =
+        csv("turned.csv").split(',').skip(1).map(|s| s.chars().rev().collect()).collect();
+    assert_eq!(csv("forward.csv").split(',').skip(1).collect::<Vec<_>>(), backward);
+
+    let (code, _, err) =
+        run(&["predict", "ss", &at("new.fasta"), "--model", &at("model"), "--out", &at("out.csv")]);
+    assert!(code == 1 && err.contains("predict with --tables DIR"), "{err}");
 }

@@ -8,6 +8,8 @@ mod cascade;
 mod complexity;
 mod component;
 mod diagonal;
+mod path;
+mod profile;
 mod seed;
 mod sketch;
 mod words;
@@ -22,6 +24,7 @@ pub use cascade::{Cascade, Level};
 use complexity::mask;
 use component::Components;
 pub use component::components;
+pub use profile::WIDTH as PROFILE_WIDTH;
 pub use sketch::mix;
 use words::Words;
 

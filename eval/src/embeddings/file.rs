@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
-use super::{Files, Known, key, parquet_in};
+use super::{Files, Known, Numbers, key, parquet_in, write};
 
 /// A file of vectors, one a residue, found by protein.
 ///
@@ -64,6 +64,19 @@ impl VectorFile {
         Ok(Self { path: path.to_owned(), width, held, known: Mutex::default() })
     }
 
+    /// Writes a file of vectors in Parquet, `[L, width]` flat of each protein, as they come.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub fn write<'a>(
+        path: &Path,
+        width: usize,
+        numbers: Numbers,
+        proteins: impl Iterator<Item = (&'a str, Vec<f32>)>,
+    ) -> Result<()> {
+        write(path, width, numbers, proteins.map(|(protein, of)| (key(protein), numbers.encode(&of))))
+    }
+
     /// What the tensor of a protein is called in a safetensors file.
     pub fn name(protein: &str) -> String {
         datasets::hex(&key(protein))
@@ -107,7 +120,7 @@ impl VectorFile {
         };
         found.with_context(|| {
             format!(
-                "none of the protein {protein} (SHA-256 {})\nhint: add it to the file, or predict with --vectors FILE",
+                "none of the protein {protein} (SHA-256 {})\nhint: add it to the file, or predict with --vectors FILE; where these are profiles, predict with --tables DIR",
                 Self::name(protein)
             )
         })
@@ -117,7 +130,7 @@ impl VectorFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embeddings::{Cache, Numbers};
+    use crate::embeddings::Cache;
 
     /// Python: `hashlib.sha256(b"MKTAY").hexdigest()`.
     const MKTAY: &str = "bc7b36f275e07968c69b6007d7196157c1df7070c8e89b10ea9c642b337a9d04";
@@ -164,6 +177,20 @@ mod tests {
         assert_eq!(file.width(), 12);
         let said = crate::embeddings::encode(&encoder, &["AL", "MKTAY"])?;
         assert_eq!(file.vectors(&["AL", "MKTAY"])?.iter().map(|v| v.to_vec()).collect::<Vec<_>>(), said);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_is_read() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("vectors.parquet");
+        let of = |protein: &str| protein.bytes().flat_map(|b| [f32::from(b), 0.5]).collect::<Vec<f32>>();
+        let long = "MKTAY".repeat(200_000);
+        let proteins = ["AL", &long, "MKT", &long[1..]];
+        VectorFile::write(&path, 2, Numbers::F16, proteins.iter().map(|protein| (*protein, of(protein))))?;
+        let file = VectorFile::open(&path)?;
+        let said = file.vectors(&proteins)?;
+        assert!(proteins.iter().zip(said).all(|(protein, said)| *said == of(protein)[..]));
         Ok(())
     }
 

@@ -294,52 +294,9 @@ impl Cache {
         let free = |n: &usize| !self.folder.join(format!("part-{n:05}.parquet")).exists();
         let number = (self.parts.paths.len()..).find(free).context("no free number for a part")?;
         let path = self.folder.join(format!("part-{number:05}.parquet"));
-        let rows: Vec<(Key, Vec<u8>)> = std::mem::take(&mut self.waiting).into_iter().collect();
         self.waiting_bytes = 0;
-        self.write(&path, &rows).with_context(|| format!("writing the embeddings {}", path.display()))?;
+        write(&path, self.width, self.numbers, std::mem::take(&mut self.waiting))?;
         self.parts.add(&path)
-    }
-
-    fn write(&self, path: &Path, rows: &[(Key, Vec<u8>)]) -> Result<()> {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("sequence_sha256", DataType::FixedSizeBinary(32), false),
-            Field::new("n_residues", DataType::UInt32, false),
-            Field::new("width", DataType::UInt32, false),
-            Field::new("numbers", DataType::Utf8, false),
-            Field::new("vectors", DataType::Binary, false),
-        ]));
-        let size = self.numbers.encode(&[0.0]).len() * self.width;
-        datasets::atomic_write(path, |file| -> Result<()> {
-            // Vectors do not compress; a group is as large as what one reading may cost.
-            let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
-            let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))?;
-            let mut rest = rows;
-            while !rest.is_empty() {
-                let mut bytes = 0;
-                let fit = rest.iter().take_while(|(_, row)| {
-                    bytes += row.len();
-                    bytes <= GROUP_BYTES
-                });
-                let (now, later) = rest.split_at(fit.count().max(1));
-                rest = later;
-                let batch = RecordBatch::try_new(
-                    schema.clone(),
-                    vec![
-                        Arc::new(FixedSizeBinaryArray::try_from_iter(now.iter().map(|(key, _)| key))?),
-                        Arc::new(UInt32Array::from_iter_values(
-                            now.iter().map(|(_, row)| (row.len() / size) as u32),
-                        )),
-                        Arc::new(UInt32Array::from_iter_values(now.iter().map(|_| self.width as u32))),
-                        Arc::new(StringArray::from_iter_values(now.iter().map(|_| self.numbers.name()))),
-                        Arc::new(BinaryArray::from_iter_values(now.iter().map(|(_, row)| row))),
-                    ],
-                )?;
-                writer.write(&batch)?;
-                writer.flush()?; // a row group
-            }
-            writer.close()?;
-            Ok(())
-        })
     }
 }
 
@@ -349,6 +306,54 @@ impl Drop for Cache {
             tracing::warn!("{error:#}"); // what is lost is computed again
         }
     }
+}
+
+/// Writes a file of vectors, each in bytes.
+fn write(
+    path: &Path,
+    width: usize,
+    numbers: Numbers,
+    rows: impl IntoIterator<Item = (Key, Vec<u8>)>,
+) -> Result<()> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("sequence_sha256", DataType::FixedSizeBinary(32), false),
+        Field::new("n_residues", DataType::UInt32, false),
+        Field::new("width", DataType::UInt32, false),
+        Field::new("numbers", DataType::Utf8, false),
+        Field::new("vectors", DataType::Binary, false),
+    ]));
+    let size = numbers.encode(&[0.0]).len() * width;
+    let mut rows = rows.into_iter().peekable();
+    datasets::atomic_write(path, |file| -> Result<()> {
+        // Vectors do not compress; a group is as large as what one reading may cost.
+        let properties = WriterProperties::builder().set_dictionary_enabled(false).build();
+        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))?;
+        while let Some(first) = rows.next() {
+            let mut bytes = first.1.len();
+            let mut group = vec![first];
+            while let Some(row) = rows.next_if(|(_, row)| bytes + row.len() <= GROUP_BYTES) {
+                bytes += row.1.len();
+                group.push(row);
+            }
+            let batch = RecordBatch::try_new(
+                schema.clone(),
+                vec![
+                    Arc::new(FixedSizeBinaryArray::try_from_iter(group.iter().map(|(key, _)| key))?),
+                    Arc::new(UInt32Array::from_iter_values(
+                        group.iter().map(|(_, row)| (row.len() / size) as u32),
+                    )),
+                    Arc::new(UInt32Array::from_iter_values(group.iter().map(|_| width as u32))),
+                    Arc::new(StringArray::from_iter_values(group.iter().map(|_| numbers.name()))),
+                    Arc::new(BinaryArray::from_iter_values(group.iter().map(|(_, row)| row))),
+                ],
+            )?;
+            writer.write(&batch)?;
+            writer.flush()?; // a row group
+        }
+        writer.close()?;
+        Ok(())
+    })
+    .with_context(|| format!("writing the vectors {}", path.display()))
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Arc<dyn Array>> {
