@@ -9,7 +9,7 @@ const N_LETTERS: usize = 21;
 /// What is not one of the 20 standard residues.
 pub(crate) const OTHER: u8 = 20;
 /// Behind the end of a protein: nothing aligns with it.
-const END: u8 = 21;
+pub(crate) const END: u8 = 21;
 
 /// The first residue of a gap costs this, in units of the matrix.
 pub(crate) const GAP_OPEN: i16 = 12;

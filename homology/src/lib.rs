@@ -8,7 +8,7 @@ mod cascade;
 mod complexity;
 mod component;
 mod diagonal;
-mod path;
+mod places;
 mod profile;
 mod seed;
 mod sketch;
@@ -241,24 +241,35 @@ impl<'a> Proteins<'a> {
     }
 
     /// Those of the candidates whose alignment with `i` is significant, by ascending length.
-    ///
-    /// What one protein scores with the other read backwards, beyond what chance gives, comes from composition and
-    /// periodicity, not from kinship, and is taken off (the reverse null model of Karplus et al. 2005).
     fn homologs(&self, i: usize, mut candidates: Vec<usize>) -> Vec<usize> {
         let query = &self.letters[i];
         candidates.sort_unstable_by_key(|&j| (self.letters[j].len(), j));
-        let forward = scores(query, &self.letters_of(&candidates));
-        let is_good = |&(j, score): &(usize, f64)| self.evalue(i, j, score) <= self.rule.evalue;
-        let good: Vec<(usize, f64)> =
-            candidates.into_iter().zip(forward.into_iter().map(|s| s as f64)).filter(is_good).collect();
         let backward: Vec<u8> = query.iter().rev().copied().collect();
+        let scores = |query: &[u8], of: &[usize]| scores(query, &self.letters_of(of));
+        self.corrected(i, candidates, |of| scores(query, of), |of| scores(&backward, of))
+    }
+
+    /// Those of the candidates whose score with `i` is significant.
+    ///
+    /// What one protein scores with the other read backwards, beyond what chance gives, comes from composition and
+    /// periodicity, not from kinship, and is taken off (the reverse null model of Karplus et al. 2005).
+    fn corrected(
+        &self,
+        i: usize,
+        candidates: Vec<usize>,
+        forward: impl Fn(&[usize]) -> Vec<usize>,
+        backward: impl Fn(&[usize]) -> Vec<usize>,
+    ) -> Vec<usize> {
+        let length = self.letters[i].len() as f64;
+        let is_good = |&(j, score): &(usize, f64)| self.evalue(i, j, score) <= self.rule.evalue;
+        let scores = forward(&candidates).into_iter().map(|score| score as f64);
+        let good: Vec<(usize, f64)> = candidates.into_iter().zip(scores).filter(is_good).collect();
         let numbers: Vec<usize> = good.iter().map(|g| g.0).collect();
-        let backward = scores(&backward, &self.letters_of(&numbers));
         let corrected = |((j, score), backward): ((usize, f64), usize)| {
-            let cells = query.len() as f64 * self.letters[j].len() as f64;
+            let cells = length * self.letters[j].len() as f64;
             (j, score - (backward as f64 - (K * cells).ln() / LAMBDA).max(0.0))
         };
-        good.into_iter().zip(backward).map(corrected).filter(is_good).map(|(j, _)| j).collect()
+        good.into_iter().zip(backward(&numbers)).map(corrected).filter(is_good).map(|(j, _)| j).collect()
     }
 
     fn letters_of(&self, numbers: &[usize]) -> Vec<&[u8]> {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::Proteins;
 use crate::align::{BLOSUM62, OTHER};
-use crate::path::path;
+use crate::places::{self, NEVER, Place, places};
 
 /// Standard residues.
 const N: usize = 20;
@@ -43,73 +43,126 @@ const BEYOND: u8 = 22;
 
 impl Proteins<'_> {
     /// The profiles of the proteins that `of` speaks of, `[L, WIDTH]` flat each, in their order and made as they are asked for.
-    /// Their relatives are looked for among all.
-    pub fn profiles(&self, of: impl Fn(usize) -> bool + Sync) -> impl Iterator<Item = (usize, Vec<f32>)> {
-        let mut pairs = self.relatives(&of, |_| true);
-        let turned: Vec<(usize, usize)> =
-            pairs.iter().filter(|pair| of(pair.1)).map(|&(i, j)| (j, i)).collect();
-        pairs.extend(turned);
-        pairs.par_sort_unstable();
-        pairs.dedup();
+    /// Their relatives are looked for among all: first by the letters of the protein, then, among the relatives of those, by
+    /// what the first ones made of its places (after PSI-BLAST: Altschul et al. 1997).
+    pub fn profiles(&self, of: impl Fn(usize) -> bool) -> impl Iterator<Item = (usize, Vec<f32>)> {
+        let pairs = self.relatives(|_| true, |_| true);
+        let mut relatives = vec![Vec::new(); self.letters.len()];
+        for (i, j) in pairs {
+            relatives[i].push(j);
+            relatives[j].push(i);
+        }
         let all: Vec<usize> = (0..self.letters.len()).filter(|&i| of(i)).collect();
-        let profile = move |&i: &usize| {
-            let begin = pairs.partition_point(|pair| pair.0 < i);
-            let relatives = pairs[begin..].iter().take_while(|pair| pair.0 == i);
-            let relatives = relatives.map(|pair| self.letters[pair.1].as_slice());
-            (i, profile(&self.letters[i], relatives))
-        };
         let chunks: Vec<Vec<usize>> = all.chunks(256).map(<[usize]>::to_vec).collect();
-        chunks.into_iter().flat_map(move |some| some.par_iter().map(&profile).collect::<Vec<_>>())
+        chunks.into_iter().flat_map(move |some| {
+            some.par_iter().map(|&i| (i, self.profile(i, &relatives))).collect::<Vec<_>>()
+        })
+    }
+
+    fn profile(&self, i: usize, relatives: &[Vec<usize>]) -> Vec<f32> {
+        let protein = &self.letters[i];
+        let mut rows = Rows::new(protein);
+        rows.add(&places(protein), self.letters_of(&relatives[i]));
+        let profile = rows.profile();
+        let mut further: Vec<usize> = relatives[i].iter().flat_map(|&j| &relatives[j]).copied().collect();
+        further.retain(|&j| j != i && !relatives[i].contains(&j));
+        further.sort_unstable();
+        further.dedup();
+        if further.is_empty() {
+            return profile;
+        }
+        let places = places_of(&profile);
+        let found = self.homologs_of_places(i, &places, further);
+        if found.is_empty() {
+            return profile;
+        }
+        rows.add(&places, self.letters_of(&found));
+        rows.profile()
+    }
+
+    /// As [`Proteins::homologs`], by the scores of the protein's places.
+    fn homologs_of_places(&self, i: usize, places: &[Place], mut candidates: Vec<usize>) -> Vec<usize> {
+        candidates.sort_unstable_by_key(|&j| (self.letters[j].len(), j));
+        let backward: Vec<Place> = places.iter().rev().copied().collect();
+        let scores = |places: &[Place], of: &[usize]| places::scores(places, &self.letters_of(of));
+        self.corrected(i, candidates, |of| scores(places, of), |of| scores(&backward, of))
     }
 }
 
-/// A protein's profile, `[L, WIDTH]` flat.
-fn profile<'a>(protein: &[u8], relatives: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
-    let mut rows = vec![protein.to_vec()];
-    rows.extend(relatives.map(|relative| row(protein, relative)).filter(|row| row != protein));
-    // Of every place how many rows have each residue there.
-    let mut n_of = vec![[0; N]; protein.len()];
-    for row in &rows {
-        for (n_of, &letter) in n_of.iter_mut().zip(row).filter(|(_, letter)| **letter < OTHER) {
-            n_of[letter as usize] += 1;
-        }
+/// What stands beside each place of a protein in it and in its relatives.
+struct Rows<'a> {
+    protein: &'a [u8],
+    rows: Vec<Vec<u8>>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(protein: &'a [u8]) -> Self {
+        Self { protein, rows: vec![protein.to_vec()] }
     }
-    let weights: Vec<f64> = rows.iter().map(|row| weight(row, &n_of)).collect();
-    let kinds: Vec<f64> = n_of.iter().map(|n_of| n_kinds(n_of).max(1) as f64).collect();
-    let place = |at: usize| {
-        let (mut shares, mut gaps, mut n_there) = ([0.0; N], 0.0, 0);
-        for (row, weight) in rows.iter().zip(&weights) {
-            match row[at] {
-                GAP => gaps += weight,
-                letter => _ = shares.get_mut(letter as usize).map(|share| *share += weight),
+
+    /// Adds relatives as they are aligned with the protein's places. Those that say nothing new are left out.
+    fn add(&mut self, places: &[Place], mut relatives: Vec<&[u8]>) {
+        relatives.sort_unstable_by_key(|relative| relative.len());
+        for (relative, pairs) in relatives.iter().zip(places::paths(places, &relatives)) {
+            let mut row = vec![BEYOND; self.protein.len()];
+            if let (Some(first), Some(last)) = (pairs.first(), pairs.last()) {
+                row[first.0 as usize..=last.0 as usize].fill(GAP);
             }
-            n_there += usize::from(row[at] != BEYOND);
+            pairs.iter().for_each(|&(i, j)| row[i as usize] = relative[j as usize]);
+            if row != self.protein {
+                self.rows.push(row);
+            }
         }
-        let sum: f64 = shares.iter().sum();
-        shares = if sum > 0.0 { shares.map(|share| share / sum) } else { BACKGROUND };
-        let around = &kinds[at.saturating_sub(AROUND / 2)..(at + AROUND / 2 + 1).min(kinds.len())];
-        let kinds = around.iter().sum::<f64>() / around.len() as f64;
-        let score = |b: usize| {
-            let expected: f64 = (0..N).map(|a| shares[a] * SUBSTITUTES[a][b]).sum();
-            let seen = (kinds - 1.0) * shares[b] + PSEUDOCOUNT * expected;
-            (seen / (kinds - 1.0 + PSEUDOCOUNT) / BACKGROUND[b]).ln() as f32
+    }
+
+    /// `[L, WIDTH]` flat.
+    fn profile(&self) -> Vec<f32> {
+        let (rows, length) = (&self.rows, self.protein.len());
+        // Of every place how many rows have each residue there.
+        let mut n_of = vec![[0; N]; length];
+        for row in rows {
+            for (n_of, &letter) in n_of.iter_mut().zip(row).filter(|(_, letter)| **letter < OTHER) {
+                n_of[letter as usize] += 1;
+            }
+        }
+        let weights: Vec<f64> = rows.iter().map(|row| weight(row, &n_of)).collect();
+        let kinds: Vec<f64> = n_of.iter().map(|n_of| n_kinds(n_of).max(1) as f64).collect();
+        let place = |at: usize| {
+            let (mut shares, mut gaps, mut n_there) = ([0.0; N], 0.0, 0);
+            for (row, weight) in rows.iter().zip(&weights) {
+                match row[at] {
+                    GAP => gaps += weight,
+                    letter => _ = shares.get_mut(letter as usize).map(|share| *share += weight),
+                }
+                n_there += usize::from(row[at] != BEYOND);
+            }
+            let sum: f64 = shares.iter().sum();
+            shares = if sum > 0.0 { shares.map(|share| share / sum) } else { BACKGROUND };
+            let around = &kinds[at.saturating_sub(AROUND / 2)..(at + AROUND / 2 + 1).min(length)];
+            let kinds = around.iter().sum::<f64>() / around.len() as f64;
+            let score = |b: usize| {
+                let expected: f64 = (0..N).map(|a| shares[a] * SUBSTITUTES[a][b]).sum();
+                let seen = (kinds - 1.0) * shares[b] + PSEUDOCOUNT * expected;
+                (seen / (kinds - 1.0 + PSEUDOCOUNT) / BACKGROUND[b]).ln() as f32
+            };
+            let gaps = if gaps > 0.0 { gaps / (gaps + sum) } else { 0.0 };
+            let [gaps, kinds, depth] = [gaps, kinds.ln(), f64::from(n_there as u32).ln()].map(|x| x as f32);
+            (0..N).map(score).chain([gaps, kinds, depth]).collect::<Vec<f32>>()
         };
-        let gaps = if gaps > 0.0 { gaps / (gaps + sum) } else { 0.0 };
-        let [gaps, kinds, depth] = [gaps, kinds.ln(), f64::from(n_there as u32).ln()].map(|x| x as f32);
-        (0..N).map(score).chain([gaps, kinds, depth]).collect::<Vec<f32>>()
-    };
-    (0..protein.len()).flat_map(place).collect()
+        (0..length).flat_map(place).collect()
+    }
 }
 
-/// What stands in a relative beside each place of a protein.
-fn row(protein: &[u8], relative: &[u8]) -> Vec<u8> {
-    let pairs = path(protein, relative);
-    let mut row = vec![BEYOND; protein.len()];
-    if let (Some(first), Some(last)) = (pairs.first(), pairs.last()) {
-        row[first.0 as usize..=last.0 as usize].fill(GAP);
-    }
-    pairs.iter().for_each(|&(i, j)| row[i as usize] = relative[j as usize]);
-    row
+/// The places of a protein as its profile scores them.
+fn places_of(profile: &[f32]) -> Vec<Place> {
+    let place = |numbers: &[f32]| {
+        std::array::from_fn(|letter| match letter {
+            0..N => (f64::from(numbers[letter]) / LAMBDA).round() as i32,
+            N => -1,
+            _ => NEVER,
+        })
+    };
+    profile.chunks(WIDTH).map(place).collect()
 }
 
 /// How much a row counts: the less, the more others have its residues (Henikoff and Henikoff 1994).
@@ -143,7 +196,9 @@ mod tests {
     fn a_profile_is_that_of_numpy() {
         let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/profile.json")).unwrap();
         let letters: Vec<Vec<u8>> = golden.proteins.iter().map(|p| encode(p)).collect();
-        let found = profile(&letters[0], letters[1..].iter().map(Vec::as_slice));
+        let mut rows = Rows::new(&letters[0]);
+        rows.add(&places(&letters[0]), letters[1..].iter().map(Vec::as_slice).collect());
+        let found = rows.profile();
         for (at, (found, want)) in found.chunks(WIDTH).zip(&golden.profile).enumerate() {
             let difference = found.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(difference < 1e-4, "place {at}: {found:?} for {want:?}");
