@@ -45,10 +45,12 @@ impl Proteins<'_> {
     /// The profiles of the proteins that `of` speaks of, `[L, WIDTH]` flat each, in their order and made as they are asked for.
     /// Their relatives are looked for among all: first by the letters of the protein, then, among the relatives of those, by
     /// what the first ones made of its places (after PSI-BLAST: Altschul et al. 1997).
-    pub fn profiles(&self, of: impl Fn(usize) -> bool) -> impl Iterator<Item = (usize, Vec<f32>)> {
-        let pairs = self.relatives(|_| true, |_| true);
+    pub fn profiles(&self, of: impl Fn(usize) -> bool + Sync) -> impl Iterator<Item = (usize, Vec<f32>)> {
+        // Relatives of relatives are asked for, and of no others.
+        let mut is_near: Vec<bool> = (0..self.letters.len()).map(&of).collect();
+        self.relatives(&of, |_| true).iter().for_each(|&(_, j)| is_near[j] = true);
         let mut relatives = vec![Vec::new(); self.letters.len()];
-        for (i, j) in pairs {
+        for (i, j) in self.relatives(|i| is_near[i], |_| true) {
             relatives[i].push(j);
             relatives[j].push(i);
         }
