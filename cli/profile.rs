@@ -29,6 +29,7 @@ pub(crate) fn profile(
         places.insert(row.protein_id, sequences.len());
         sequences.push(row.sequence);
     }
+    let n_library = sequences.len();
     let mut wanted = BTreeSet::new();
     match input {
         None => wanted.extend(SsRow::read(tables)?.iter().map(|row| places[&row.protein_id])),
@@ -52,10 +53,10 @@ pub(crate) fn profile(
     );
     // All that an alignment shows, however short or unlike.
     let rule = Kinship { identity: 0.0, coverage: 0.0, containment: 1.0, ..Kinship::default() };
-    let proteins = Proteins::new(&rule, &sequences);
+    let proteins = Proteins::with_library(&rule, &sequences, n_library);
     let profiles = proteins.profiles(|at| wanted.contains(&at));
     let profiles = profiles.map(|(at, profile)| (sequences[at].as_str(), profile));
     VectorFile::write(out, PROFILE_WIDTH, numbers, profiles)?;
-    println!("profiles of {} among {} proteins: {}", wanted.len(), sequences.len(), out.display());
+    println!("profiles of {} proteins among {n_library}: {}", wanted.len(), out.display());
     Ok(())
 }

@@ -245,7 +245,7 @@ fn relatives_in_the_tables_are_heard_in_a_prediction() {
     };
     let (family, strangers) = (tables("family", &[stranger, known]), tables("strangers", &[stranger]));
     let (code, out, err) = run(&["profile", "--tables", &family, "--out", &at("profiles.parquet")]);
-    assert!(code == 0 && out.contains("profiles of 1 among 2 proteins"), "{out}{err}");
+    assert!(code == 0 && out.contains("profiles of 1 proteins among 2"), "{out}{err}");
 
     let vectors = VectorFile::open(&place.path().join("profiles.parquet")).unwrap();
     let model = SsModel::new(network(vectors.width()), Some(Beside::Vectors(vectors.into()))).unwrap();

@@ -79,7 +79,10 @@ pub struct Proteins<'a> {
     rule: &'a Kinship,
     letters: Vec<Vec<u8>>,
     masked: Vec<Vec<u8>>,
+    /// Residues among which an alignment is significant.
     n_residues: f64,
+    /// The first so many are those among which relatives are looked for, where it is not said otherwise.
+    n_library: usize,
     words: Words,
 }
 
@@ -90,7 +93,16 @@ impl<'a> Proteins<'a> {
         let n_residues = letters.iter().map(Vec::len).sum::<usize>() as f64;
         let masked: Vec<Vec<u8>> = letters.par_iter().map(|protein| mask(protein)).collect();
         let words = Words::new(&masked, rule.kmer);
-        Self { rule, letters, masked, n_residues, words }
+        Self { rule, n_library: letters.len(), letters, masked, n_residues, words }
+    }
+
+    /// As [`Proteins::new`], but that only the first `n` are a library: for [`Proteins::profiles`] the others are strangers to
+    /// each other.
+    pub fn with_library(rule: &'a Kinship, sequences: &[impl AsRef<str> + Sync], n: usize) -> Self {
+        let mut proteins = Self::new(rule, sequences);
+        proteins.n_library = n;
+        proteins.n_residues = proteins.letters[..n].iter().map(Vec::len).sum::<usize>() as f64;
+        proteins
     }
 
     /// Pairs `(i, j)` of relatives, `i` of `left` and `j` of `right`, sorted; of a pair that is in both sets both ways

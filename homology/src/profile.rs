@@ -43,16 +43,19 @@ const BEYOND: u8 = 22;
 
 impl Proteins<'_> {
     /// The profiles of the proteins that `of` speaks of, `[L, WIDTH]` flat each, in their order and made as they are asked for.
-    /// Their relatives are looked for among all: first by the letters of the protein, then, among the relatives of those, by
+    /// Their relatives are looked for in the library: first by the letters of the protein, then, among the relatives of those, by
     /// what the first ones made of its places (after PSI-BLAST: Altschul et al. 1997).
     pub fn profiles(&self, of: impl Fn(usize) -> bool + Sync) -> impl Iterator<Item = (usize, Vec<f32>)> {
+        let in_library = |i: usize| i < self.n_library;
         // Relatives of relatives are asked for, and of no others.
         let mut is_near: Vec<bool> = (0..self.letters.len()).map(&of).collect();
-        self.relatives(&of, |_| true).iter().for_each(|&(_, j)| is_near[j] = true);
+        self.relatives(&of, in_library).iter().for_each(|&(_, j)| is_near[j] = true);
         let mut relatives = vec![Vec::new(); self.letters.len()];
-        for (i, j) in self.relatives(|i| is_near[i], |_| true) {
+        for (i, j) in self.relatives(|i| is_near[i], in_library) {
             relatives[i].push(j);
-            relatives[j].push(i);
+            if in_library(i) {
+                relatives[j].push(i);
+            }
         }
         let all: Vec<usize> = (0..self.letters.len()).filter(|&i| of(i)).collect();
         let chunks: Vec<Vec<usize>> = all.chunks(256).map(<[usize]>::to_vec).collect();
@@ -225,5 +228,14 @@ mod tests {
         }
         let all: Vec<(usize, Vec<f32>)> = proteins.profiles(|_| true).collect();
         assert!(all.len() == 8 && all[0] == found[0] && all[7] == found[1]);
+        // Whoever else is asked about changes nothing.
+        let last = sequences[2].replace("WVYQ", "WIYQ");
+        let beside = |others: &[&String]| {
+            let sequences = [&sequences.iter().collect::<Vec<_>>()[..5], &[&last], others].concat();
+            Proteins::with_library(&rule, &sequences, 5).profiles(|at| at > 4).next()
+        };
+        let alone = beside(&[]).unwrap();
+        assert!(alone.0 == 5 && alone.1.chunks(WIDTH).any(|place| place[WIDTH - 1] > 0.0));
+        assert_eq!(beside(&[&sequences[5], &sequences[6], &sequences[2]]).unwrap(), alone);
     }
 }
