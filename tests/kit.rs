@@ -60,6 +60,23 @@ pub(crate) fn section(recipe: &str) -> ingest::Config {
     recipe["ingest"].clone().try_into().unwrap()
 }
 
+/// An ingest of one file.
+pub(crate) fn one(kind: ingest::Kind, name: &str) -> ingest::Config {
+    let mut config = section("quickstart.toml");
+    let (name, licence) = (name.to_owned(), "none".to_owned());
+    config.source = vec![ingest::Source {
+        name: "one".into(),
+        kind,
+        files: vec![name],
+        companion: vec![],
+        role: ingest::Role::Train,
+        exclude_homologs: false,
+        reversed: false,
+        licence,
+    }];
+    config
+}
+
 /// The account of every file adds up.
 pub(crate) fn balanced(manifest: &ingest::Manifest) {
     for file in &manifest.files {

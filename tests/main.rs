@@ -7,9 +7,11 @@ mod cli;
 mod cluster;
 /// Raw files from their publishers: servers that cut, change, lie or are not there.
 mod download;
+/// Raw files with faults, and odd but good ones, one at a time.
+mod faults;
 /// Models by name: the hub, its faults, and the cache that Python shares.
 mod hub;
-/// Raw files to tables: every record accounted for, bad input of every kind, identical bytes.
+/// Raw files to tables: every record accounted for, identical bytes.
 mod ingest;
 /// What the tests share.
 mod kit;
