@@ -11,6 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use datasets::sequences::{Named, Sequences};
 use eval::embeddings::Numbers;
 use eval::ss::{Decoder, Gains, Posterior, Predictor, Q3, Q8, write};
+use homology::PROFILE_WIDTH;
 use models::ss::BiLstmCrf;
 use serde::de::DeserializeOwned;
 use toml::Value;
@@ -87,10 +88,18 @@ pub(crate) struct Options {
 /// When a model or the file cannot be read, or the result not be written.
 pub(crate) fn ss(input: &Path, out: &Path, options: &Options) -> Result<()> {
     let folders: Vec<PathBuf> = options.models.iter().map(|folder| model_in(folder)).collect();
-    let made = tempfile::tempdir()?;
+    let made; // it goes when all is predicted
     let vectors = match &options.tables {
         None => options.vectors.clone(),
         Some(tables) => {
+            for folder in &folders {
+                ensure!(
+                    BiLstmCrf::load(folder)?.config().features == PROFILE_WIDTH,
+                    "the model {} reads no profiles\nhint: leave --tables out",
+                    folder.display()
+                );
+            }
+            made = tempfile::tempdir()?;
             let path = made.path().join("profiles.parquet");
             profile(Some(input), options.backwards, tables, &path, Numbers::F32)?;
             Some(path)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use datasets::residue::protein_id;
 use datasets::sequences::Sequences;
 use datasets::table::{ProteinRow, Rows, SsRow};
@@ -32,7 +32,12 @@ pub(crate) fn profile(
     let n_library = sequences.len();
     let mut wanted = BTreeSet::new();
     match input {
-        None => wanted.extend(SsRow::read(tables)?.iter().map(|row| places[&row.protein_id])),
+        None => {
+            for SsRow { protein_id, .. } in SsRow::read(tables)? {
+                let place = places.get(&protein_id);
+                wanted.insert(*place.with_context(|| format!("the tables have no protein {protein_id}"))?);
+            }
+        }
         Some(input) => {
             for named in Sequences::open(input)? {
                 let sequence = directed(&named?.sequence, backwards);

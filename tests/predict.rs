@@ -280,4 +280,8 @@ fn relatives_in_the_tables_are_heard_in_a_prediction() {
     let (code, _, err) =
         run(&["predict", "ss", &at("new.fasta"), "--model", &at("model"), "--out", &at("out.csv")]);
     assert!(code == 1 && err.contains("predict with --tables DIR"), "{err}");
+    network(0).save(&place.path().join("plain")).unwrap();
+    let plain = ["predict", "ss", &at("new.fasta"), "--model", &at("plain"), "--tables", &family];
+    let (code, _, err) = run(&[&plain[..], &["--out", &at("out.csv")]].concat());
+    assert!(code == 1 && err.contains("reads no profiles"), "{err}");
 }

@@ -168,6 +168,15 @@ pub(crate) fn unpack(best: i64) -> Alignment {
     }
 }
 
+/// Whether the processor has the AVX-512 that alignments are compiled for.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+}
+
 /// [`local`], compiled for what the processor has.
 fn dispatch<T: Cell, const LANES: usize>(query: &[u8], targets: &[&[u8]]) -> [T; LANES] {
     #[cfg(target_arch = "x86_64")]
@@ -180,11 +189,7 @@ fn dispatch<T: Cell, const LANES: usize>(query: &[u8], targets: &[&[u8]]) -> [T;
         fn avx2<T: Cell, const LANES: usize>(query: &[u8], targets: &[&[u8]]) -> [T; LANES] {
             local(query, targets)
         }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw")
-        {
+        if has_avx512() {
             // SAFETY: the features that it is compiled for have just been found.
             return unsafe { avx512(query, targets) };
         }

@@ -81,7 +81,7 @@ pub struct Proteins<'a> {
     masked: Vec<Vec<u8>>,
     /// Residues among which an alignment is significant.
     n_residues: f64,
-    /// The first so many are those among which relatives are looked for, where it is not said otherwise.
+    /// The first so many are the library.
     n_library: usize,
     words: Words,
 }
@@ -89,20 +89,17 @@ pub struct Proteins<'a> {
 impl<'a> Proteins<'a> {
     /// Prepares normalised sequences.
     pub fn new(rule: &'a Kinship, sequences: &[impl AsRef<str> + Sync]) -> Self {
-        let letters: Vec<Vec<u8>> = sequences.par_iter().map(|s| encode(s.as_ref())).collect();
-        let n_residues = letters.iter().map(Vec::len).sum::<usize>() as f64;
-        let masked: Vec<Vec<u8>> = letters.par_iter().map(|protein| mask(protein)).collect();
-        let words = Words::new(&masked, rule.kmer);
-        Self { rule, n_library: letters.len(), letters, masked, n_residues, words }
+        Self::with_library(rule, sequences, sequences.len())
     }
 
     /// As [`Proteins::new`], but that only the first `n` are a library: for [`Proteins::profiles`] the others are strangers to
-    /// each other.
+    /// each other, and what is significant or common is a matter of the library alone.
     pub fn with_library(rule: &'a Kinship, sequences: &[impl AsRef<str> + Sync], n: usize) -> Self {
-        let mut proteins = Self::new(rule, sequences);
-        proteins.n_library = n;
-        proteins.n_residues = proteins.letters[..n].iter().map(Vec::len).sum::<usize>() as f64;
-        proteins
+        let letters: Vec<Vec<u8>> = sequences.par_iter().map(|s| encode(s.as_ref())).collect();
+        let n_residues = letters[..n].iter().map(Vec::len).sum::<usize>() as f64;
+        let masked: Vec<Vec<u8>> = letters.par_iter().map(|protein| mask(protein)).collect();
+        let words = Words::new(&masked, n, rule.kmer);
+        Self { rule, n_library: n, letters, masked, n_residues, words }
     }
 
     /// Pairs `(i, j)` of relatives, `i` of `left` and `j` of `right`, sorted; of a pair that is in both sets both ways
@@ -119,7 +116,7 @@ impl<'a> Proteins<'a> {
         let (walked, indexed) =
             if n_of(0) >= n_of(1) { (&sides[0], &sides[1]) } else { (&sides[1], &sides[0]) };
         let mut pairs = self.words.pairs(&self.masked, |i| walked[i], |j| indexed[j], self.rule.containment);
-        let candidates = seed::pairs(&self.letters, &self.masked, &sides[0], &sides[1], self.least_run());
+        let candidates = self.candidates(&sides[0], &sides[1]);
         pairs.extend(self.kin_among(&candidates));
         let turn = |(i, j): &mut (usize, usize)| {
             if !(left(*i) && right(*j)) {
@@ -132,10 +129,15 @@ impl<'a> Proteins<'a> {
         pairs
     }
 
+    /// Pairs of the two sides that are worth an alignment.
+    fn candidates(&self, left: &[bool], right: &[bool]) -> Vec<(u32, u32)> {
+        seed::pairs(&self.letters, &self.masked, left, right, self.n_library, self.least_run())
+    }
+
     /// Score of a run without gaps that is worth an alignment: where all pairs are too many, as in the cascade so much of what
     /// the E-value asks of an alignment.
     fn least_run(&self) -> i32 {
-        let length = self.n_residues / self.letters.len().max(1) as f64;
+        let length = self.n_residues / self.n_library.max(1) as f64;
         let chance = seed::least_run(length, self.n_residues);
         let needed = least_score(length, self.n_residues, self.rule.evalue);
         if self.is_exhaustive() { chance } else { chance.max((RUN * needed) as i32) }
@@ -198,7 +200,7 @@ impl<'a> Proteins<'a> {
         for (i, j) in self.words.pairs(&self.masked, |i| left[i], |j| right[j], self.rule.containment) {
             clusters.join(i, j);
         }
-        let mut pairs = seed::pairs(&self.letters, &self.masked, left, right, self.least_run());
+        let mut pairs = self.candidates(left, right);
         pairs.retain(|&(i, j)| clusters.of(i as usize) != clusters.of(j as usize));
         // Of a pair that protein asks which comes first in an order in which families lie scattered.
         let mut order: Vec<u32> = (0..self.letters.len() as u32).collect();
@@ -253,25 +255,25 @@ impl<'a> Proteins<'a> {
     }
 
     /// Those of the candidates whose alignment with `i` is significant, by ascending length.
-    fn homologs(&self, i: usize, mut candidates: Vec<usize>) -> Vec<usize> {
+    fn homologs(&self, i: usize, candidates: Vec<usize>) -> Vec<usize> {
         let query = &self.letters[i];
-        candidates.sort_unstable_by_key(|&j| (self.letters[j].len(), j));
         let backward: Vec<u8> = query.iter().rev().copied().collect();
         let scores = |query: &[u8], of: &[usize]| scores(query, &self.letters_of(of));
         self.corrected(i, candidates, |of| scores(query, of), |of| scores(&backward, of))
     }
 
-    /// Those of the candidates whose score with `i` is significant.
+    /// Those of the candidates whose score with `i` is significant, by ascending length.
     ///
     /// What one protein scores with the other read backwards, beyond what chance gives, comes from composition and
     /// periodicity, not from kinship, and is taken off (the reverse null model of Karplus et al. 2005).
     fn corrected(
         &self,
         i: usize,
-        candidates: Vec<usize>,
+        mut candidates: Vec<usize>,
         forward: impl Fn(&[usize]) -> Vec<usize>,
         backward: impl Fn(&[usize]) -> Vec<usize>,
     ) -> Vec<usize> {
+        candidates.sort_unstable_by_key(|&j| (self.letters[j].len(), j));
         let length = self.letters[i].len() as f64;
         let is_good = |&(j, score): &(usize, f64)| self.evalue(i, j, score) <= self.rule.evalue;
         let scores = forward(&candidates).into_iter().map(|score| score as f64);

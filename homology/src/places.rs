@@ -1,5 +1,7 @@
 //! Local alignments of the places of one protein, each with scores of its own, with many proteins at once.
 
+#[cfg(target_arch = "x86_64")]
+use crate::align::has_avx512;
 use crate::align::{BLOSUM62, END, GAP_EXTEND, GAP_OPEN};
 
 /// Proteins that are aligned at once: the lanes of a vector.
@@ -69,11 +71,7 @@ fn dispatch<const STEPS: bool>(places: &[Place], targets: &[&[u8]]) -> ([End; LA
         fn avx2<const STEPS: bool>(places: &[Place], targets: &[&[u8]]) -> ([End; LANES], Vec<[u8; LANES]>) {
             local::<STEPS>(places, targets)
         }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw")
-        {
+        if has_avx512() {
             // SAFETY: the features that it is compiled for have just been found.
             return unsafe { avx512::<STEPS>(places, targets) };
         }

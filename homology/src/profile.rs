@@ -47,15 +47,21 @@ impl Proteins<'_> {
     /// what the first ones made of its places (after PSI-BLAST: Altschul et al. 1997).
     pub fn profiles(&self, of: impl Fn(usize) -> bool + Sync) -> impl Iterator<Item = (usize, Vec<f32>)> {
         let in_library = |i: usize| i < self.n_library;
+        let mut pairs = self.relatives(&of, in_library);
         // Relatives of relatives are asked for, and of no others.
-        let mut is_near: Vec<bool> = (0..self.letters.len()).map(&of).collect();
-        self.relatives(&of, in_library).iter().for_each(|&(_, j)| is_near[j] = true);
+        let mut is_near = vec![false; self.letters.len()];
+        pairs.iter().for_each(|&(_, j)| is_near[j] = !of(j));
+        pairs.extend(self.relatives(|j| is_near[j], in_library));
         let mut relatives = vec![Vec::new(); self.letters.len()];
-        for (i, j) in self.relatives(|i| is_near[i], in_library) {
+        for (i, j) in pairs {
             relatives[i].push(j);
             if in_library(i) {
                 relatives[j].push(i);
             }
+        }
+        for of_one in &mut relatives {
+            of_one.sort_unstable();
+            of_one.dedup();
         }
         let all: Vec<usize> = (0..self.letters.len()).filter(|&i| of(i)).collect();
         let chunks: Vec<Vec<usize>> = all.chunks(256).map(<[usize]>::to_vec).collect();
@@ -70,9 +76,9 @@ impl Proteins<'_> {
         rows.add(&places(protein), self.letters_of(&relatives[i]));
         let profile = rows.profile();
         let mut further: Vec<usize> = relatives[i].iter().flat_map(|&j| &relatives[j]).copied().collect();
-        further.retain(|&j| j != i && !relatives[i].contains(&j));
         further.sort_unstable();
         further.dedup();
+        further.retain(|&j| j != i && relatives[i].binary_search(&j).is_err());
         if further.is_empty() {
             return profile;
         }
@@ -86,8 +92,7 @@ impl Proteins<'_> {
     }
 
     /// As [`Proteins::homologs`], by the scores of the protein's places.
-    fn homologs_of_places(&self, i: usize, places: &[Place], mut candidates: Vec<usize>) -> Vec<usize> {
-        candidates.sort_unstable_by_key(|&j| (self.letters[j].len(), j));
+    fn homologs_of_places(&self, i: usize, places: &[Place], candidates: Vec<usize>) -> Vec<usize> {
         let backward: Vec<Place> = places.iter().rev().copied().collect();
         let scores = |places: &[Place], of: &[usize]| places::scores(places, &self.letters_of(of));
         self.corrected(i, candidates, |of| scores(places, of), |of| scores(&backward, of))

@@ -157,12 +157,13 @@ pub(crate) fn pairs(
     masked: &[Vec<u8>],
     left: Side<'_>,
     right: Side<'_>,
+    n_library: usize,
     least: i32,
 ) -> Vec<(u32, u32)> {
     let text = Text::new(letters, masked);
     let n_of = |side: Side<'_>| side.iter().filter(|is| **is).count();
     let (few, many) = if n_of(left) <= n_of(right) { (left, right) } else { (right, left) };
-    let search = Search { text: &text, few, many, least };
+    let search = Search { text: &text, few, many, n_library, least };
     let mut found = Vec::new();
     for shape in SHAPES {
         let mut more = search.shape(places(shape));
@@ -209,6 +210,8 @@ struct Search<'a> {
     /// The side with fewer proteins: its words lead.
     few: Side<'a>,
     many: Side<'a>,
+    /// The first so many say which words are too frequent.
+    n_library: usize,
     /// Score of a run that is worth an alignment.
     least: i32,
 }
@@ -222,15 +225,16 @@ impl Search<'_> {
             words.for_each(|(_, word)| n_of[word] += 1);
             n_of
         };
-        let all: Vec<usize> = (0..self.few.len()).collect();
-        let leading: Vec<usize> = all.iter().copied().filter(|&protein| self.few[protein]).collect();
-        let following = all.iter().copied().filter(|&protein| self.many[protein] && !self.few[protein]);
+        let all = 0..self.few.len();
+        let leading: Vec<usize> = all.clone().filter(|&protein| self.few[protein]).collect();
+        let following = all.filter(|&protein| self.many[protein] && !self.few[protein]);
         let some: Vec<usize> = leading.iter().copied().chain(following).collect();
-        // Which words are too frequent is a matter of all proteins, so that every question about a pair has one answer.
-        let mut n_of = words_of(&all);
+        // Which words are too frequent is a matter of the whole library, so that every question about a pair has one answer.
+        let library: Vec<usize> = (0..self.n_library).collect();
+        let mut n_of = words_of(&library);
         let most = MOST.max(MOST_TIMES * n_of.iter().map(|&n| n as usize).sum::<usize>() / N_WORDS);
         let is_too_frequent: Vec<bool> = n_of.iter().map(|&n| n as usize > most).collect();
-        if some.len() < all.len() {
+        if some.len().min(self.n_library) < self.few.len() {
             n_of = words_of(&some);
         }
         let n_leading = if leading.len() < some.len() { words_of(&leading) } else { n_of.clone() };
@@ -428,7 +432,7 @@ mod tests {
         let n = letters.len();
         let all = vec![true; n];
         let want = by_the_book(&letters, &masked, 29);
-        let found = pairs(&letters, &masked, &all, &all, 29);
+        let found = pairs(&letters, &masked, &all, &all, n, 29);
         assert!(found.iter().all(|pair| want.contains(pair)));
         assert!(found.len() * 10 >= want.len() * 9 && want.len() > 30, "{} of {}", found.len(), want.len());
         // Asked of two sides, it is the same pairs.
@@ -436,7 +440,7 @@ mod tests {
         let right: Vec<bool> = left.iter().map(|is| !is).collect();
         let across: Vec<(u32, u32)> =
             found.iter().copied().filter(|&(i, j)| left[i as usize] != left[j as usize]).collect();
-        assert_eq!(pairs(&letters, &masked, &left, &right, 29), across);
-        assert_eq!(pairs(&letters, &masked, &right, &left, 29), across);
+        assert_eq!(pairs(&letters, &masked, &left, &right, n, 29), across);
+        assert_eq!(pairs(&letters, &masked, &right, &left, n, 29), across);
     }
 }

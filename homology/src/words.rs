@@ -26,14 +26,14 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// Words of `k` standard residues (4 to 6) of every protein, given masked.
-    pub(crate) fn new(masked: &[Vec<u8>], k: usize) -> Self {
+    /// Words of `k` standard residues (4 to 6) of every protein, given masked; common is what the first `n_library` have in common.
+    pub(crate) fn new(masked: &[Vec<u8>], n_library: usize, k: usize) -> Self {
         let n_words = 20_usize.pow(k as u32);
         let mut count = vec![0_u32; n_words];
-        for word in masked.iter().flat_map(|protein| words(protein, k)) {
+        for word in masked[..n_library].iter().flat_map(|protein| words(protein, k)) {
             count[word as usize] += 1;
         }
-        let most = MOST_COMMON.max(masked.len() / MOST_COMMON_FRACTION);
+        let most = MOST_COMMON.max(n_library / MOST_COMMON_FRACTION);
         let is_common = count.into_iter().map(|n| n as usize > most).collect();
         let mut informative = Self { k, is_common, n_of: vec![] };
         informative.n_of = masked.par_iter().map(|protein| informative.of(protein).len() as u32).collect();
@@ -149,7 +149,7 @@ mod tests {
         }
         assert!(!want.is_empty() && want.len() < 153, "{}", want.len());
         let masked: Vec<Vec<u8>> = sequences.iter().map(|s| mask(&encode(s))).collect();
-        let words = Words::new(&masked, 4);
+        let words = Words::new(&masked, masked.len(), 4);
         assert_eq!(words.pairs(&masked, |_| true, |_| true, 0.3), want);
         let (left, right) = (|i: usize| i < 5, |i: usize| i >= 5);
         let across: Vec<_> = want.iter().copied().filter(|&(i, j)| left(i) && right(j)).collect();

@@ -1,7 +1,8 @@
 //! Raw files → claims in Parquet, by a plan that has a partition for every [`Unit`] of work.
 //!
 //! The name of a unit says what went into it, so a file of claims that lies there is the one that would be written: a run
-//! that was killed is gone on with, and a unit that is parsed twice, on two machines too, leaves what it left before.
+//! that was killed is gone on with, and a unit that is parsed twice, on two machines too, leaves what it left before, but for which
+//! of the facts about a protein holds its sequence.
 
 mod claims;
 mod operator;

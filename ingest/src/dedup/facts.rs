@@ -119,7 +119,7 @@ impl Plans<'_> {
         into: &mut Chosen<'a>,
     ) {
         let place = |row: u32| rows[row as usize].order;
-        // Equal within a scope, and to a published test set of one name, too: it keeps all its rows.
+        // Facts are equal within a scope; of a published test set, which keeps all its rows, those of one name alone.
         let name = |row: u32| {
             let Claimed { scope, fact_id, accession, .. } = rows[row as usize];
             (fact_id, scope, if scope.is_empty() { "" } else { accession })

@@ -50,18 +50,18 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn encode(&self, mut claims: Vec<Claim>) -> Result<Encoded, Error> {
-        self.name_known(&mut claims);
+        self.leave_out_known(&mut claims);
         Ok(row_group::encode(&self.factory, &self.schema, &[self.rows(&claims)?])?)
     }
 
-    /// Takes the sequences from facts about known proteins, of which there may be hundreds.
-    fn name_known(&self, claims: &mut [Claim]) {
+    /// Takes the sequences from facts about known proteins: there may be hundreds about one.
+    fn leave_out_known(&self, claims: &mut [Claim]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for claim in claims.iter_mut().filter(|claim| claim.fact.is_some() && claim.sequence.is_some()) {
             if known.len() == MOST_KNOWN {
                 known.clear();
             }
-            if !claim.protein_id.as_deref().is_none_or(|id| known.insert(claim::number(id))) {
+            if claim.protein_id.as_deref().is_some_and(|id| !known.insert(claim::number(id))) {
                 claim.sequence = None;
             }
         }

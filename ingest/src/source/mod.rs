@@ -337,7 +337,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Takes every record that `next` gives, parsed unless it is faulty already. Threads that are free parse chunks of them while
-    /// this one reads on, and it parses, too, when many wait; where a chunk is parsed changes no byte.
+    /// this one reads on, and it parses, too, when many wait; where a chunk is parsed changes no byte of a table.
     pub(crate) fn records<R: Record>(
         &mut self,
         mut next: impl FnMut() -> Result<Option<R>, Error>,
