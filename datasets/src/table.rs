@@ -62,8 +62,8 @@ pub struct FactRow {
     pub task: String,
     /// The question of sources that hold questions and answers, else empty.
     pub question: String,
-    /// Text as the source has it.
-    pub raw_text: String,
+    /// Text as the source has it, `None` where it is `text`.
+    pub raw_text: Option<String>,
     /// Text after the cleaning rules.
     pub text: String,
     /// Evidence codes (`ECO:0000269`), sorted; empty if the source has none.
@@ -212,7 +212,7 @@ pub struct RepeatRow {
     /// As in `facts`.
     pub question: String,
     /// As in `facts`.
-    pub raw_text: String,
+    pub raw_text: Option<String>,
     /// As in `facts`.
     pub text: String,
     /// As in `facts`.
@@ -279,7 +279,7 @@ pub fn describe(column: &str) -> Option<&'static str> {
         "fact_id" => "hash of protein, task and text",
         "task" => "what is stated",
         "question" => "the question of sources that hold questions and answers, else empty",
-        "raw_text" => "the statement as the source has it",
+        "raw_text" => "the statement as the source has it, null where that is text",
         "text" => "the statement after the cleaning rules",
         "evidence" => "evidence codes",
         "licence" => "licence of the source",

@@ -64,7 +64,7 @@ pub(crate) struct Member {
 }
 
 /// Columns of `facts`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fact {
     pub(crate) fact_id: String,
     pub(crate) task: String,
@@ -144,11 +144,12 @@ pub(crate) struct Weight {
 
 impl Claim {
     /// A claim about a protein whose sequence the record holds.
-    pub(crate) fn of(protein: &Residues, accession: &str) -> Self {
+    pub(crate) fn of(protein: Residues, accession: &str) -> Self {
+        let Residues { id, sequence } = protein;
         Self {
             accession: accession.into(),
-            protein_id: Some(protein.id.clone()),
-            sequence: Some(protein.sequence.clone()),
+            protein_id: Some(id),
+            sequence: Some(sequence),
             ..Self::default()
         }
     }
@@ -274,9 +275,13 @@ pub(crate) fn place(order: u64) -> (usize, usize, u64) {
     ((order >> 56) as usize, order as usize >> 42 & (MAX_FILES - 1), order >> 12 & (MAX_LINES - 1))
 }
 
-/// The id of a protein as a number.
+/// The id of a protein or a fact, 32 hex digits, as a number.
 pub(crate) fn number(id: &str) -> u128 {
-    u128::from_str_radix(id, 16).expect("the id of a protein is 32 hex digits")
+    debug_assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id:?} is no id");
+    // Of ASCII, letters have bit 6.
+    let half = |digits: &[u8]| digits.iter().fold(0, |n, b| n << 4 | u64::from((b & 15) + 9 * (b >> 6)));
+    let (high, low) = id.as_bytes().split_at(id.len() / 2);
+    u128::from(half(high)) << 64 | u128::from(half(low))
 }
 
 /// Place of the record that a claim is of.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use regex::Regex;
 
 use crate::reason::{Fault, Reason};
@@ -20,20 +21,20 @@ static CITATION: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 /// Stock openings, each with what it cannot be without, which is quick to look for.
-static OPENERS: LazyLock<[(&str, Regex); 3]> = LazyLock::new(|| {
+static OPENERS: LazyLock<[(Finder<'_>, Regex); 3]> = LazyLock::new(|| {
     [
         // "An analysis of the protein sequence reveals that ...: ": a sentence about the question, up to the colon.
-        ("sequence", pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+")),
+        (Finder::new("sequence"), pattern(r"^[A-Z][^:.;]{0,160}\bsequence\b[^:.;]{0,160}:\s+")),
         // "Based on the given amino acid sequence, ": a phrase without content, up to the comma.
         (
-            ",",
+            Finder::new(","),
             pattern(
                 r"^(?:Based on|Judging by|According to|From|(?:By|Upon|After)(?: an?| the)? \w+)\s[^:.,]{0,120}\b(?:sequence|analysis|protein|input)s?\b[^:.,]{0,40},\s+",
             ),
         ),
         // "An analysis of the sequence suggests that ".
         (
-            "sequence",
+            Finder::new("sequence"),
             pattern(
                 r"^(?:An? |The )?(?:[Aa]nalysis|[Ee]valuation|[Ee]xamination|[Rr]eview|[Aa]ssessment) of [^:.,]{0,80}\bsequence (?:suggests|reveals|indicates|shows|demonstrates) that\s+",
             ),
@@ -70,7 +71,8 @@ fn is_folded(text: &[u8]) -> bool {
 
 /// The evidence codes of a text, sorted, each once.
 pub(crate) fn evidence(text: &str) -> Vec<String> {
-    if !text.contains("ECO:") {
+    static CODE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("ECO:"));
+    if CODE.find(text.as_bytes()).is_none() {
         return vec![];
     }
     let mut codes: Vec<String> = EVIDENCE_CODE.find_iter(text).map(|m| m.as_str().to_owned()).collect();
@@ -94,7 +96,7 @@ pub(crate) fn without_codes(text: &str) -> String {
 /// Removes the stock opening of a Mol-Instructions answer; the rest begins with a capital.
 pub(crate) fn without_opener(text: &str) -> Cow<'_, str> {
     for (word, opener) in OPENERS.iter() {
-        if text.contains(word)
+        if word.find(text.as_bytes()).is_some()
             && let Some(found) = opener.find(text)
         {
             let rest = &text[found.end()..];

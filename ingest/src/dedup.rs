@@ -1,7 +1,7 @@
 //! The relational work: which claims conflict, which repeat, which find their proteins. All of it runs as DataFusion
 //! plans over the staged claims; every choice is for the lowest `order`, so the result does not depend on threads.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,11 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::UInt64Type;
 use datafusion::dataframe::DataFrame;
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::functions_aggregate::expr_fn::{bool_or, min};
+use datafusion::functions_aggregate::expr_fn::min;
 use datafusion::logical_expr::{Expr, JoinType, col, lit, when};
 use datasets::table::{ChainRow, DomainRow, GoRow, PlddtRow, Rows, SsRow, WeightRow, Writer};
 use futures::StreamExt;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 mod contradictions;
@@ -80,9 +81,11 @@ struct Plans<'a> {
     claims: &'a DataFrame,
     /// Claims without those of conflicting records.
     sound: DataFrame,
+    /// Places of claims that are kept, but for facts.
     kept: HashSet<u64>,
-    /// Facts that were merged into others of other words.
-    near: HashSet<u64>,
+    /// Places of the facts that are kept, and of those that were merged into others of other words.
+    facts: Vec<u64>,
+    near: Vec<u64>,
     /// Records that a plan found unusable, and why.
     refused: BTreeMap<u64, Fault>,
 }
@@ -109,7 +112,8 @@ pub(crate) async fn relate(
     if !refused.is_empty() {
         sound = engine.by_number(sound, "record", JoinType::RightAnti, refused.keys().copied())?;
     }
-    let (kept, near) = (HashSet::new(), HashSet::new());
+    let kept = HashSet::new();
+    let (facts, near) = (Vec::new(), Vec::new());
     let rows = BTreeMap::new();
     let mut plans = Plans {
         engine,
@@ -123,6 +127,7 @@ pub(crate) async fn relate(
         claims,
         sound,
         kept,
+        facts,
         near,
         refused,
     };
@@ -236,41 +241,41 @@ impl Plans<'_> {
 
     /// Distinct sequences, by id.
     async fn proteins(&self) -> Result<Vec<ProteinClaim>, Error> {
-        #[derive(Deserialize)]
-        struct Name {
-            protein_id: String,
-            accession: String,
-            source: String,
-            test: bool,
-        }
         // A record that was refused may be the only one that holds the sequence of a protein that others name.
         let held = self.claims.clone().filter(col("sequence").is_not_null())?;
         let held = held.select(["protein_id", "sequence"].map(col).to_vec())?;
-        let (mut sequences, mut batches) = (HashMap::new(), self.engine.stream(held).await?);
+        let (mut proteins, mut batches) = (HashMap::new(), self.engine.stream(held).await?);
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             let [ids, letters] = [0, 1].map(|at| batch.column(at).as_string::<i64>());
             for (id, letters) in ids.iter().zip(letters).filter_map(|(id, letters)| id.zip(letters)) {
-                sequences.entry(claim::number(id)).or_insert_with(|| letters.to_owned());
+                proteins.entry(claim::number(id)).or_insert_with(|| ProteinClaim {
+                    protein_id: id.to_owned(),
+                    sequence: letters.to_owned(),
+                    ..ProteinClaim::default()
+                });
             }
         }
-        let key = ["protein_id", "accession", "source"].map(col).to_vec();
         let names = self.sound.clone().filter(col("protein_id").is_not_null())?;
-        let names = names.aggregate(key.clone(), vec![bool_or(col("test")).alias("test")])?.sort_by(key)?;
-        let mut proteins = Vec::<ProteinClaim>::new();
-        let add = |Name { protein_id, accession, source, test }| {
-            if proteins.last().is_none_or(|last| last.protein_id != protein_id) {
-                let sequence = sequences.remove(&claim::number(&protein_id));
-                let sequence = sequence.expect("a protein with a name has a sequence");
-                proteins.push(ProteinClaim { protein_id, sequence, ..ProteinClaim::default() });
+        let names = names.select(["protein_id", "accession", "source", "test"].map(col).to_vec())?;
+        let mut batches = self.engine.stream(names).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let [ids, accessions, sources] = [0, 1, 2].map(|at| batch.column(at).as_string::<i64>());
+            let tests = batch.column(3).as_boolean();
+            for row in 0..batch.num_rows() {
+                let protein = proteins.get_mut(&claim::number(ids.value(row)));
+                let protein = protein.expect("a protein with a name has a sequence");
+                if !accessions.value(row).is_empty() {
+                    name(&mut protein.accessions, accessions.value(row));
+                }
+                name(&mut protein.sources, sources.value(row));
+                protein.test |= tests.value(row);
             }
-            let protein = proteins.last_mut().expect("it was added");
-            protein.accessions.extend(Some(accession).filter(|accession| !accession.is_empty()));
-            protein.sources.push(source);
-            protein.test |= test;
-            Ok(())
-        };
-        self.engine.each(names, add).await?;
+        }
+        let named = proteins.into_values().filter(|protein| !protein.sources.is_empty());
+        let mut proteins: Vec<ProteinClaim> = named.collect();
+        proteins.sort_unstable_by(|a, b| a.protein_id.cmp(&b.protein_id));
         for protein in &mut proteins {
             for names in [&mut protein.accessions, &mut protein.sources] {
                 names.sort();
@@ -395,25 +400,43 @@ impl Plans<'_> {
     async fn account(&self) -> Result<(), Error> {
         let first = self.sound.clone().filter(col("order").eq(col("record")))?;
         let records = self.engine.numbers(first.select(vec![col("record")])?).await?;
-        let records_of = |orders: &HashSet<u64>| -> HashSet<u64> {
-            orders.iter().map(|&order| claim::record_of(order)).collect()
-        };
-        let (kept, near) = (records_of(&self.kept), records_of(&self.near));
-        let mut files: BTreeMap<(usize, usize), [u64; 3]> = BTreeMap::new();
-        for record in records.into_iter().filter(|record| !self.refused.contains_key(record)) {
-            let (source, file, _) = claim::place(record);
-            let [n_kept, n_merged, n_near] = files.entry((source, file)).or_default();
-            let is_kept = kept.contains(&record);
-            *n_kept += u64::from(is_kept);
-            *n_merged += u64::from(!is_kept);
-            *n_near += u64::from(!is_kept && near.contains(&record));
-        }
-        for ((source, file), [n_kept, n_merged, n_near]) in files {
-            self.ledger.keep(source, file, n_kept);
-            self.ledger.merge(source, file, n_merged, n_near);
+        let kept = records_of(self.kept.iter().chain(&self.facts));
+        let mut near = records_of(&self.near);
+        near.retain(|record| kept.binary_search(record).is_err());
+        let [n_kept, n_near] = [kept, near].map(|records| self.by_file(records));
+        for (of, n) in self.by_file(records) {
+            let [n_kept, n_near] = [&n_kept, &n_near].map(|counts| counts.get(&of).copied().unwrap_or(0));
+            self.ledger.keep(of.0, of.1, n_kept);
+            self.ledger.merge(of.0, of.1, n - n_kept, n_near);
         }
         Ok(())
     }
+
+    /// Of these records, how many were not refused, by source and file.
+    fn by_file(&self, records: Vec<u64>) -> BTreeMap<(usize, usize), u64> {
+        let mut counts = BTreeMap::new();
+        for record in records.into_iter().filter(|record| !self.refused.contains_key(record)) {
+            let (source, file, _) = claim::place(record);
+            *counts.entry((source, file)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Adds a name that may be there.
+fn name(names: &mut Vec<String>, name: &str) {
+    // One that comes once more mostly does so soon.
+    if !names.iter().rev().take(8).any(|known| known == name) {
+        names.push(name.to_owned());
+    }
+}
+
+/// The records of claims at these places, sorted, each once.
+fn records_of<'a>(orders: impl IntoIterator<Item = &'a u64>) -> Vec<u64> {
+    let mut records: Vec<u64> = orders.into_iter().map(|&order| claim::record_of(order)).collect();
+    records.sort_unstable();
+    records.dedup();
+    records
 }
 
 /// Of some claims those with these orders.

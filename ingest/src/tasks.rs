@@ -357,7 +357,7 @@ mod tests {
             accession: String::new(),
             task: task.into(),
             question: String::new(),
-            raw_text: String::new(),
+            raw_text: None,
             text: text.into(),
             evidence: vec![],
             licence: String::new(),

@@ -209,7 +209,7 @@ pub(crate) mod tests {
             accession: String::new(),
             task: "function".into(),
             question: String::new(),
-            raw_text: words(i).into(),
+            raw_text: None,
             text: words(i).into(),
             evidence: vec![],
             licence: "CC0".into(),

@@ -313,7 +313,7 @@ pub(crate) mod tests {
             accession: String::new(),
             task: "function".into(),
             question: String::new(),
-            raw_text: text.into(),
+            raw_text: None,
             text: text.into(),
             evidence: vec![],
             licence: "CC0".into(),

@@ -11,6 +11,7 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::writer::SerializedFileWriter;
+use rayon::prelude::*;
 
 use super::file::{ROW_GROUP, properties};
 use crate::Error;
@@ -52,13 +53,19 @@ pub fn append<W: Write + Send>(writer: &mut SerializedFileWriter<W>, columns: En
 
 /// Bytes of rows that are encoded at one time.
 const ENCODING: usize = 128 << 20;
+/// Bytes of full row groups that wait until there is one for every thread.
+const WAITING: usize = 16 << 20;
 
-/// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in. Who
-/// fills them encodes them, or other threads do; but for one, what these work at takes [`ENCODING`] bytes at most.
+/// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in.
+/// They are encoded some at a time by the threads of rayon, while whoever fills them waits, or by threads of their own; but for one,
+/// what these work at takes [`ENCODING`] bytes at most.
 pub struct RowGroups<W: Write + Send> {
     /// Rows of the row group that is being filled.
     held: Vec<RecordBatch>,
     n_held: usize,
+    /// Row groups that wait to be encoded, and their bytes.
+    waiting: Vec<Vec<RecordBatch>>,
+    bytes_waiting: usize,
     schema: SchemaRef,
     factory: Arc<ArrowRowGroupWriterFactory>,
     /// Row groups that are being encoded, and their bytes.
@@ -69,15 +76,25 @@ pub struct RowGroups<W: Write + Send> {
 }
 
 impl<W: Write + Send> RowGroups<W> {
-    /// Begins a file of rows with these columns, which so many other threads encode.
+    /// Begins a file of rows with these columns, which so many threads of their own encode, or those of rayon if none.
     ///
     /// # Errors
     /// I/O and Arrow errors, as those of the other methods.
     pub fn new(file: W, schema: SchemaRef, n_encoders: usize) -> Result<Self, Error> {
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties()?))?;
         let (writer, factory) = writer.into_serialized_writer()?;
-        let (factory, encoding) = (Arc::new(factory), VecDeque::new());
-        Ok(Self { held: vec![], n_held: 0, schema, factory, encoding, n_encoders, writer, n_written: 0 })
+        Ok(Self {
+            held: vec![],
+            n_held: 0,
+            waiting: vec![],
+            bytes_waiting: 0,
+            schema,
+            factory: Arc::new(factory),
+            encoding: VecDeque::new(),
+            n_encoders,
+            writer,
+            n_written: 0,
+        })
     }
 
     /// The next rows.
@@ -105,16 +122,28 @@ impl<W: Write + Send> RowGroups<W> {
     /// Begins to encode the rows that are held.
     fn group(&mut self) -> Result<(), Error> {
         self.n_written += std::mem::take(&mut self.n_held) as u64;
-        let (rows, factory, schema) =
-            (std::mem::take(&mut self.held), self.factory.clone(), self.schema.clone());
-        let bytes = rows.iter().map(RecordBatch::get_array_memory_size).sum();
-        let encode = move || encode(&factory, &schema, &rows);
+        let rows = std::mem::take(&mut self.held);
+        let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
         if self.n_encoders == 0 {
-            return append(&mut self.writer, encode()?);
+            self.waiting.push(rows);
+            self.bytes_waiting += bytes;
+            let is_enough =
+                self.waiting.len() >= rayon::current_num_threads() || self.bytes_waiting > WAITING;
+            return if is_enough { self.encode_waiting() } else { Ok(()) };
         }
         self.write(self.n_encoders - 1, ENCODING.saturating_sub(bytes))?;
-        self.encoding.push_back((bytes, std::thread::spawn(encode)));
+        let (factory, schema) = (self.factory.clone(), self.schema.clone());
+        self.encoding.push_back((bytes, std::thread::spawn(move || encode(&factory, &schema, &rows))));
         Ok(())
+    }
+
+    /// Encodes and writes the row groups that wait.
+    fn encode_waiting(&mut self) -> Result<(), Error> {
+        self.bytes_waiting = 0;
+        let groups = std::mem::take(&mut self.waiting);
+        let encode = |rows: Vec<RecordBatch>| encode(&self.factory, &self.schema, &rows);
+        let encoded: Vec<Encoded> = groups.into_par_iter().map(encode).collect::<Result<_, _>>()?;
+        encoded.into_iter().try_for_each(|columns| append(&mut self.writer, columns))
     }
 
     /// Writes row groups in the order in which they were begun, until so many of so many bytes are left.
@@ -136,6 +165,7 @@ impl<W: Write + Send> RowGroups<W> {
         if self.n_held > 0 {
             self.group()?;
         }
+        self.encode_waiting()?;
         self.write(0, 0)?;
         Ok((self.writer.into_inner()?, self.n_written))
     }

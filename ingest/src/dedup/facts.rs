@@ -1,14 +1,14 @@
 //! Facts, and those that others stand for: the same text once more, or nearly the same about one protein, task and
 //! question. They pass protein by protein, so that it does not matter how many there are; texts stay in their columns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, LargeStringArray, RecordBatch};
-use arrow::compute::kernels::zip::zip;
-use arrow::compute::{interleave_record_batch, is_not_null};
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Schema, UInt64Type};
 use datasets::table::{ContradictionRow, FactRow, RepeatRow, Rows};
+use hashbrown::HashMap;
 
 use super::Plans;
 use super::contradictions::contradictions;
@@ -69,8 +69,7 @@ impl Plans<'_> {
             Ok(())
         };
         dealt.each(|claims| self.merged(claims), write)?;
-        self.kept.extend(kept);
-        self.near.extend(near);
+        (self.facts, self.near) = (kept, near);
         self.end(facts)?;
         self.end(repeats)?;
         self.end(contradictions)
@@ -122,9 +121,9 @@ impl Plans<'_> {
         // Facts are equal within a scope; of a published test set, which keeps all its rows, those of one name alone.
         let name = |row: u32| {
             let Claimed { scope, fact_id, accession, .. } = rows[row as usize];
-            (fact_id, scope, if scope.is_empty() { "" } else { accession })
+            (number(fact_id), scope, if scope.is_empty() { "" } else { accession })
         };
-        let mut first_of: HashMap<(&str, &str, &str), u32> = HashMap::new();
+        let mut first_of: HashMap<(u128, &str, &str), u32> = HashMap::new();
         for row in of_protein.clone() {
             let first = first_of.entry(name(row)).or_insert(row);
             *first = std::cmp::min_by_key(*first, row, |&row| place(row));
@@ -167,17 +166,12 @@ impl Plans<'_> {
         let claims: Vec<RecordBatch> =
             claims.iter().map(|of| of.project(&columns)).collect::<Result<_, _>>()?;
         let taken = interleave_record_batch(&claims.iter().collect::<Vec<_>>(), places)?;
-        let column = |name| taken.column_by_name(name).expect("it was taken");
-        let (raw, text) = (column("raw_text"), column("text"));
-        let raw = zip(&is_not_null(raw)?, raw, text)?;
         let licences: HashMap<&str, &str> =
             self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-        let sources = column("source").as_string::<i64>().iter().flatten();
+        let sources =
+            taken.column_by_name("source").expect("it was taken").as_string::<i64>().iter().flatten();
         let licence: ArrayRef = Arc::new(LargeStringArray::from_iter_values(sources.map(|of| licences[of])));
-        let mut columns = taken.columns().to_vec();
-        columns[taken.schema_ref().index_of("raw_text")?] = raw;
-        columns.push(licence);
-        Ok(columns)
+        Ok([taken.columns(), &[licence]].concat())
     }
 }
 

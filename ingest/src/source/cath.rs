@@ -143,13 +143,13 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     if !backbone_ang.chunks_exact(12).any(|r| r[3..6].iter().all(|x| x.is_finite())) {
         return Err(bad("no residue has a CA".into()));
     }
-    Ok(claim(context, record, &protein, backbone_ang).into())
+    Ok(claim(context, record, protein, backbone_ang).into())
 }
 
 fn claim(
     context: &Context,
     record: Record,
-    protein: &crate::claim::Residues,
+    protein: crate::claim::Residues,
     backbone_ang: Vec<f32>,
 ) -> Claim {
     let split = context.chain_split.as_deref();

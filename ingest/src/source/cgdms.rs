@@ -54,7 +54,7 @@ fn parse(context: &Context, name: &str, text: &str) -> Result<Parsed, Fault> {
     let (published_split, cath) = split.map_or((String::new(), vec![]), |s| s.of(&accession));
     let test = published_split == "test";
     let chain = Chain { backbone_ang, cath, published_split };
-    Ok(Claim { chain: Some(chain.into()), test, ..Claim::of(&protein, &accession) }.into())
+    Ok(Claim { chain: Some(chain.into()), test, ..Claim::of(protein, &accession) }.into())
 }
 
 #[cfg(test)]

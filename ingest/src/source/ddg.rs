@@ -148,7 +148,7 @@ impl Change {
             ddg_kcal: ddg_kcal as f32 + 0.0,
             structure: structure.into(),
         };
-        Ok(Claim { ddg: Some(ddg.into()), ..Claim::of(&protein, "") }.into())
+        Ok(Claim { ddg: Some(ddg.into()), ..Claim::of(protein, "") }.into())
     }
 }
 

@@ -71,7 +71,7 @@ fn bioemu(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
         "false" => {
             let protein = context.protein(&sequence)?;
             let member = Some(Member { is_reference: false });
-            return Ok(Claim { member, ..Claim::of(&protein, wild_name) }.into());
+            return Ok(Claim { member, ..Claim::of(protein, wild_name) }.into());
         }
         "true" => {}
         other => return Err(Fault::new(Reason::BadLabel, format!("mutant is {other:?}"))),

@@ -31,7 +31,7 @@ fn parse(context: &Context, aspect: &str, text: &str) -> Result<Parsed, Fault> {
     let (mut parsed, mut first_fault) = (Parsed::default(), None);
     for term in &record.label {
         match context.annotation(term, aspect, "") {
-            Ok(go) => parsed.claims.push(Claim { go: Some(go.into()), ..Claim::of(&protein, "") }),
+            Ok(go) => parsed.claims.push(Claim { go: Some(go.into()), ..Claim::of(protein.clone(), "") }),
             Err(fault) => {
                 first_fault.get_or_insert(fault.clone());
                 parsed.dropped.push((fault, term.clone()));

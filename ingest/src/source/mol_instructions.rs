@@ -1,8 +1,9 @@
 //! Mol-Instructions, protein part: a JSON array of `{instruction, input, output, metadata}` with the sequence between
 //! fences, or of `{instruction, sequence, description, split}` as RAPM reshapes it.
 
+use memchr::memmem;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
 use crate::Error;
 use crate::claim::{Claim, Fact};
@@ -21,8 +22,23 @@ struct Record<'a> {
     sequence: Option<Text<'a>>,
     description: Option<Text<'a>>,
     split: Option<Text<'a>>,
-    #[serde(default)]
-    metadata: Value,
+    metadata: Option<Metadata<'a>>,
+}
+
+/// What else is known of a record. RAPM has a text in its place.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Metadata<'a> {
+    Known(#[serde(borrow)] Known<'a>),
+    Text(IgnoredAny),
+}
+
+#[derive(Default, Deserialize)]
+struct Known<'a> {
+    #[serde(borrow)]
+    task: Option<Text<'a>>,
+    split: Option<Text<'a>>,
+    protein_accession: Option<Text<'a>>,
 }
 
 /// Reads the records of one task; the task is that of the metadata, else that of the file name.
@@ -42,14 +58,18 @@ fn task(name: &str) -> Option<&'static str> {
         ("general", "general"),
         ("function", "function"),
     ];
-    names.iter().find(|(part, _)| name.contains(part)).map(|(_, task)| *task)
+    let is_in = |part: &str| memmem::find(name.as_bytes(), part.as_bytes()).is_some();
+    names.iter().find(|(part, _)| is_in(part)).map(|(_, task)| *task)
 }
 
 fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> Result<Parsed, Fault> {
     let malformed = |detail: String| Fault::new(Reason::Malformed, detail);
     let record: Record<'_> = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
-    let of_metadata = |key: &str| record.metadata.get(key).and_then(Value::as_str).unwrap_or("");
-    let task = task(of_metadata("task")).or(task_of_file);
+    let known = match record.metadata {
+        Some(Metadata::Known(known)) => known,
+        Some(Metadata::Text(_)) | None => Known::default(),
+    };
+    let task = known.task.as_deref().and_then(task).or(task_of_file);
     let task = task.ok_or_else(|| {
         malformed(format!("neither metadata.task nor the file name names a task ({:?})", record.instruction))
     })?;
@@ -62,19 +82,18 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
     let protein = context.protein(sequence)?;
     let text = clean::without_codes(&clean::without_opener(&clean::fold(raw_text)));
     clean::worth_keeping(&text)?;
-    let split = record.split.as_deref().unwrap_or_else(|| of_metadata("split"));
+    let split = record.split.or(known.split);
+    let accession = known.protein_accession.as_deref().unwrap_or_default();
     let fact = Fact::new(&protein.id, task, "", raw_text, text);
-    let claim = Claim::of(&protein, of_metadata("protein_accession"));
-    Ok(Claim { fact: Some(fact.into()), test: split == "test", ..claim }.into())
+    let test = split.as_deref() == Some("test");
+    Ok(Claim { fact: Some(fact.into()), test, ..Claim::of(protein, accession) }.into())
 }
 
 /// What stands between ``` fences; the whole text if there are none.
 fn fenced(text: &str) -> &str {
-    let mut parts = text.split("```");
-    match (parts.next(), parts.next()) {
-        (_, Some(inside)) => inside.trim(),
-        (outside, None) => outside.unwrap_or("").trim(),
-    }
+    let fence = |text: &str| memmem::find(text.as_bytes(), b"```");
+    let inside = fence(text).map_or(text, |at| &text[at + 3..]);
+    inside[..fence(inside).unwrap_or(inside.len())].trim()
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
     if !(0.0..=100.0).contains(&value) {
         return Err(Fault::new(Reason::OutOfRange, format!("mean pLDDT {value} is not in 0-100")));
     }
-    let claim = Claim::of(&protein, record.uniprot_accession.trim());
+    let claim = Claim::of(protein, record.uniprot_accession.trim());
     // The accession is known to annotations too, but a flat file goes before it.
     let member = Claim { member: Some(Member { is_reference: false }), ..claim.clone() };
     let plddt = Claim { plddt: Some(Plddt { mean_plddt: value as f32, plddt: vec![] }.into()), ..claim };

@@ -59,7 +59,7 @@ fn member(context: &Context, id: &str, sequence: &str) -> Result<Parsed, Fault> 
         return Err(Fault::new(Reason::Malformed, "the id is empty"));
     }
     let protein = context.protein(sequence)?;
-    Ok(Claim { member: Some(Member { is_reference: false }), ..Claim::of(&protein, id) }.into())
+    Ok(Claim { member: Some(Member { is_reference: false }), ..Claim::of(protein, id) }.into())
 }
 
 #[cfg(test)]

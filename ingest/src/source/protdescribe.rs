@@ -47,9 +47,10 @@ fn parse(context: &Context, row: &Row<'_>) -> Result<Parsed, Fault> {
             continue;
         }
         let fact = Fact::new(&protein.id, task, "", raw, text);
-        parsed
-            .claims
-            .push(Claim { fact: Some(fact.into()), ..Claim::of(&protein, row.get("EntryName").trim()) });
+        parsed.claims.push(Claim {
+            fact: Some(fact.into()),
+            ..Claim::of(protein.clone(), row.get("EntryName").trim())
+        });
     }
     if parsed.claims.is_empty() {
         return Err(first_fault.unwrap_or_else(|| Fault::new(Reason::EmptyText, "all cells are empty")));

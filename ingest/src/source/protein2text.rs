@@ -58,7 +58,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
             continue;
         }
         let fact = Fact::new(&protein.id, "qa", &question, &answered.value, text);
-        parsed.claims.push(Claim { fact: Some(fact.into()), ..Claim::of(&protein, record.id.trim()) });
+        parsed.claims.push(Claim { fact: Some(fact.into()), ..Claim::of(protein.clone(), record.id.trim()) });
     }
     match first_fault {
         Some(fault) if parsed.claims.is_empty() => Err(fault),

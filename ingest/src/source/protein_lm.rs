@@ -84,7 +84,7 @@ fn parse(context: &Context, text: &str) -> Result<Parsed, Fault> {
             continue;
         }
         let fact = Fact::new(&protein.id, task, "", raw, clean);
-        parsed.claims.push(Claim { fact: Some(fact.into()), ..Claim::of(&protein, &accession) });
+        parsed.claims.push(Claim { fact: Some(fact.into()), ..Claim::of(protein.clone(), &accession) });
     }
     if parsed.claims.is_empty() {
         return Err(

@@ -144,7 +144,7 @@ pub(crate) fn claim(context: &Context, record: Record) -> Result<Parsed, Fault> 
         q3: q3.iter().map(|&q| letter(Q3, q)).collect(),
         mask,
     };
-    Ok(Claim { ss: Some(ss.into()), ..Claim::of(&protein, &record.id) }.into())
+    Ok(Claim { ss: Some(ss.into()), ..Claim::of(protein, &record.id) }.into())
 }
 
 #[cfg(test)]

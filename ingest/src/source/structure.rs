@@ -286,7 +286,7 @@ fn backbone(context: &Context, name: &str, chain: &Polymer) -> Result<Parsed, Fa
     let (published_split, cath) = split.map_or((String::new(), vec![]), |s| s.of(name));
     let test = published_split == "test";
     let chain = Chain { backbone_ang, cath, published_split };
-    Ok(Claim { chain: Some(chain.into()), test, ..Claim::of(&protein, name) }.into())
+    Ok(Claim { chain: Some(chain.into()), test, ..Claim::of(protein, name) }.into())
 }
 
 /// pLDDT of every residue: 0–100, or 0–1 as ESMFold's API writes it.
@@ -309,7 +309,7 @@ fn confidence(context: &Context, accession: &str, chain: &Polymer) -> Result<Par
     let plddt = plddt.into_iter().map(|x| x as f32).collect();
     Ok(Claim {
         plddt: Some(Plddt { mean_plddt: mean as f32, plddt }.into()),
-        ..Claim::of(&protein, accession)
+        ..Claim::of(protein, accession)
     }
     .into())
 }

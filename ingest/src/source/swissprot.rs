@@ -110,7 +110,7 @@ impl<'a> Statements<'a> {
                 accession.clone_into(&mut entry.primary);
             }
             let member = Some(Member { is_reference: true });
-            let claim = Claim { member, ..Claim::of(&entry.protein, accession) };
+            let claim = Claim { member, ..Claim::of(entry.protein.clone(), accession) };
             entry.parsed.claims.push(claim);
         }
         entry
@@ -138,7 +138,9 @@ impl<'a> Statements<'a> {
             return;
         }
         let fact = Fact::new(&self.protein.id, task, "", raw, text);
-        self.parsed.claims.push(Claim { fact: Some(fact.into()), ..Claim::of(&self.protein, &self.primary) });
+        self.parsed
+            .claims
+            .push(Claim { fact: Some(fact.into()), ..Claim::of(self.protein.clone(), &self.primary) });
     }
 
     /// A comment under the topic of the flat file, `SUBUNIT`; other topics are passed over.
@@ -163,7 +165,7 @@ impl<'a> Statements<'a> {
     pub(crate) fn annotate(&mut self, term: &str, aspect: &str, evidence: &str, raw: &str) {
         match self.context.annotation(term, aspect, evidence) {
             Ok(go) => {
-                let claim = Claim { go: Some(go.into()), ..Claim::of(&self.protein, &self.primary) };
+                let claim = Claim { go: Some(go.into()), ..Claim::of(self.protein.clone(), &self.primary) };
                 self.parsed.claims.push(claim);
             }
             Err(fault) => self.parsed.dropped.push((fault, raw.to_owned())),

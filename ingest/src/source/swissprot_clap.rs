@@ -80,7 +80,7 @@ fn parse(context: &Context, sequence: &Couple, text: &Couple) -> Result<Parsed, 
     let clean = clean::without_codes(&text.value);
     clean::worth_keeping(&clean)?;
     let fact = Fact::new(&protein.id, "general", "", text.value.trim(), clean);
-    Ok(Claim { fact: Some(fact.into()), ..Claim::of(&protein, &sequence.accession) }.into())
+    Ok(Claim { fact: Some(fact.into()), ..Claim::of(protein, &sequence.accession) }.into())
 }
 
 #[cfg(test)]
