@@ -352,11 +352,11 @@ impl<'a> Sink<'a> {
         let (context, ledger) = (self.places.context.clone(), self.ledger.clone());
         let (places, encoder) = (&mut self.places, written.encoder());
         let parse = |chunk: Chunk<R>| -> Vec<Claim> {
-            let claims = chunk.into_iter().flat_map(|(at, mut record)| {
+            let mut claims = Vec::with_capacity(chunk.len());
+            for (at, mut record) in chunk {
                 let parsed = record.fault().map_or_else(|| parse(&record), Err);
-                placed(&context, &ledger, at, &record.raw(), parsed)
-            });
-            let claims: Vec<Claim> = claims.collect();
+                claims.extend(placed(&context, &ledger, at, &record.raw(), parsed));
+            }
             ledger.claimed(&claims);
             claims
         };
