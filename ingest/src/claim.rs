@@ -277,10 +277,11 @@ pub(crate) fn place(order: u64) -> (usize, usize, u64) {
 
 /// The id of a protein or a fact, 32 hex digits, as a number.
 pub(crate) fn number(id: &str) -> u128 {
-    debug_assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id:?} is no id");
-    // Of ASCII, letters have bit 6.
+    let is_id = id.bytes().fold(id.len() == 32, |is, b| is & b.is_ascii_hexdigit());
+    assert!(is_id, "{id:?} is no 32 hex digits");
+    // Letters have bit 6, digits do not.
     let half = |digits: &[u8]| digits.iter().fold(0, |n, b| n << 4 | u64::from((b & 15) + 9 * (b >> 6)));
-    let (high, low) = id.as_bytes().split_at(id.len() / 2);
+    let (high, low) = id.as_bytes().split_at(16);
     u128::from(half(high)) << 64 | u128::from(half(low))
 }
 
@@ -292,6 +293,13 @@ pub(crate) fn record_of(order: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_numbers() {
+        for id in ["00000000000000000000000000000000", "0123456789abcdef9f00aA5e7d31c8B2", &"f".repeat(32)] {
+            assert_eq!(number(id), u128::from_str_radix(id, 16).unwrap());
+        }
+    }
 
     #[test]
     fn places_survive_packing() {

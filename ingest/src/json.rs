@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use memchr::memchr2;
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, IgnoredAny, Visitor};
 
 use crate::Error;
 use crate::reader::{Input, LONGEST, Line, decode};
@@ -174,6 +174,23 @@ impl Deref for Text<'_> {
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+/// A value that counts as not there where it is of another kind.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Perhaps<T> {
+    Is(T),
+    Other(IgnoredAny),
+}
+
+impl<T> Perhaps<T> {
+    pub(crate) fn get(self) -> Option<T> {
+        match self {
+            Self::Is(value) => Some(value),
+            Self::Other(_) => None,
+        }
     }
 }
 

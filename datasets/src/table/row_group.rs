@@ -56,6 +56,10 @@ const ENCODING: usize = 128 << 20;
 /// Bytes of full row groups that wait until there is one for every thread.
 const WAITING: usize = 16 << 20;
 
+fn bytes(rows: &[RecordBatch]) -> usize {
+    rows.iter().map(RecordBatch::get_array_memory_size).sum()
+}
+
 /// A Parquet file that grows, written as [`properties`] says, by row groups of [`ROW_GROUP`] rows whatever they come in.
 /// They are encoded some at a time by the threads of rayon, while whoever fills them waits, or by threads of their own; but for one,
 /// what these work at takes [`ENCODING`] bytes at most.
@@ -63,9 +67,8 @@ pub struct RowGroups<W: Write + Send> {
     /// Rows of the row group that is being filled.
     held: Vec<RecordBatch>,
     n_held: usize,
-    /// Row groups that wait to be encoded, and their bytes.
+    /// Row groups that wait to be encoded.
     waiting: Vec<Vec<RecordBatch>>,
-    bytes_waiting: usize,
     schema: SchemaRef,
     factory: Arc<ArrowRowGroupWriterFactory>,
     /// Row groups that are being encoded, and their bytes.
@@ -87,7 +90,6 @@ impl<W: Write + Send> RowGroups<W> {
             held: vec![],
             n_held: 0,
             waiting: vec![],
-            bytes_waiting: 0,
             schema,
             factory: Arc::new(factory),
             encoding: VecDeque::new(),
@@ -123,14 +125,13 @@ impl<W: Write + Send> RowGroups<W> {
     fn group(&mut self) -> Result<(), Error> {
         self.n_written += std::mem::take(&mut self.n_held) as u64;
         let rows = std::mem::take(&mut self.held);
-        let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
         if self.n_encoders == 0 {
             self.waiting.push(rows);
-            self.bytes_waiting += bytes;
-            let is_enough =
-                self.waiting.len() >= rayon::current_num_threads() || self.bytes_waiting > WAITING;
+            let bytes: usize = self.waiting.iter().map(|rows| bytes(rows)).sum();
+            let is_enough = self.waiting.len() >= rayon::current_num_threads() || bytes > WAITING;
             return if is_enough { self.encode_waiting() } else { Ok(()) };
         }
+        let bytes = bytes(&rows);
         self.write(self.n_encoders - 1, ENCODING.saturating_sub(bytes))?;
         let (factory, schema) = (self.factory.clone(), self.schema.clone());
         self.encoding.push_back((bytes, std::thread::spawn(move || encode(&factory, &schema, &rows))));
@@ -139,7 +140,6 @@ impl<W: Write + Send> RowGroups<W> {
 
     /// Encodes and writes the row groups that wait.
     fn encode_waiting(&mut self) -> Result<(), Error> {
-        self.bytes_waiting = 0;
         let groups = std::mem::take(&mut self.waiting);
         let encode = |rows: Vec<RecordBatch>| encode(&self.factory, &self.schema, &rows);
         let encoded: Vec<Encoded> = groups.into_par_iter().map(encode).collect::<Result<_, _>>()?;

@@ -194,3 +194,40 @@ impl Claims {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::claim::Go;
+
+    /// Against serde_arrow, which makes every column from the same claims.
+    #[test]
+    fn columns_made_by_hand_are_those_of_serde() {
+        let file = tempfile::tempfile().unwrap();
+        let encoder = Claims::new(file, Arc::default()).unwrap().encoder();
+        let fact = |raw: Option<&str>, evidence: &[&str]| Fact {
+            fact_id: "f".into(),
+            task: "function".into(),
+            question: "What?".into(),
+            raw_text: raw.map(str::to_owned),
+            text: "Bindet Zink, µM.".into(),
+            evidence: evidence.iter().map(|&code| code.to_owned()).collect(),
+        };
+        let (term, aspect, evidence, locus) = ("GO:1".into(), "F".into(), "IDA".into(), String::new());
+        let claims = [
+            Claim { order: 7, record: 4, sequence: Some("MKT".into()), test: true, ..Claim::default() },
+            Claim { fact: Some(fact(Some("raw"), &["ECO:1", "ECO:2"]).into()), ..Claim::default() },
+            Claim { key: Some("k".into()), protein_id: Some("p".into()), ..Claim::default() },
+            Claim { fact: Some(fact(None, &[]).into()), source: "s".into(), ..Claim::default() },
+            Claim { go: Some(Go { term, aspect, evidence, locus }.into()), ..Claim::default() },
+        ];
+        for claims in [&claims[..], &claims[..1], &claims[1..2], &claims[2..], &[]] {
+            let made = encoder.rows(claims).unwrap();
+            let want = serde_arrow::to_arrow(&encoder.fields, claims).unwrap();
+            for ((field, made), want) in encoder.fields.iter().zip(made.columns()).zip(want) {
+                assert_eq!(made, &want, "{field}");
+            }
+        }
+    }
+}

@@ -3,12 +3,11 @@
 
 use memchr::memmem;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::Error;
 use crate::claim::{Claim, Fact};
 use crate::clean;
-use crate::json::Text;
+use crate::json::{Perhaps, Text};
 use crate::reader::Input;
 use crate::reason::{Fault, Reason};
 use crate::source::{Context, Parsed, Sink, stem};
@@ -22,23 +21,16 @@ struct Record<'a> {
     sequence: Option<Text<'a>>,
     description: Option<Text<'a>>,
     split: Option<Text<'a>>,
-    metadata: Option<Metadata<'a>>,
-}
-
-/// What else is known of a record. RAPM has a text in its place.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Metadata<'a> {
-    Known(#[serde(borrow)] Known<'a>),
-    Text(IgnoredAny),
+    /// RAPM has a text in their place.
+    metadata: Option<Perhaps<Metadata<'a>>>,
 }
 
 #[derive(Default, Deserialize)]
-struct Known<'a> {
+struct Metadata<'a> {
     #[serde(borrow)]
-    task: Option<Text<'a>>,
-    split: Option<Text<'a>>,
-    protein_accession: Option<Text<'a>>,
+    task: Option<Perhaps<Text<'a>>>,
+    split: Option<Perhaps<Text<'a>>>,
+    protein_accession: Option<Perhaps<Text<'a>>>,
 }
 
 /// Reads the records of one task; the task is that of the metadata, else that of the file name.
@@ -65,11 +57,10 @@ fn task(name: &str) -> Option<&'static str> {
 fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> Result<Parsed, Fault> {
     let malformed = |detail: String| Fault::new(Reason::Malformed, detail);
     let record: Record<'_> = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
-    let known = match record.metadata {
-        Some(Metadata::Known(known)) => known,
-        Some(Metadata::Text(_)) | None => Known::default(),
-    };
-    let task = known.task.as_deref().and_then(task).or(task_of_file);
+    let known = record.metadata.and_then(Perhaps::get).unwrap_or_default();
+    let [named, split, accession] =
+        [known.task, known.split, known.protein_accession].map(|text| text.and_then(Perhaps::get));
+    let task = named.as_deref().and_then(task).or(task_of_file);
     let task = task.ok_or_else(|| {
         malformed(format!("neither metadata.task nor the file name names a task ({:?})", record.instruction))
     })?;
@@ -82,11 +73,10 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
     let protein = context.protein(sequence)?;
     let text = clean::without_codes(&clean::without_opener(&clean::fold(raw_text)));
     clean::worth_keeping(&text)?;
-    let split = record.split.or(known.split);
-    let accession = known.protein_accession.as_deref().unwrap_or_default();
     let fact = Fact::new(&protein.id, task, "", raw_text, text);
-    let test = split.as_deref() == Some("test");
-    Ok(Claim { fact: Some(fact.into()), test, ..Claim::of(protein, accession) }.into())
+    let test = record.split.or(split).as_deref() == Some("test");
+    let claim = Claim::of(protein, accession.as_deref().unwrap_or_default());
+    Ok(Claim { fact: Some(fact.into()), test, ..claim }.into())
 }
 
 /// What stands between ``` fences; the whole text if there are none.
@@ -131,6 +121,15 @@ mod tests {
         assert_eq!(fact(reshaped).unwrap_err().reason, Reason::Malformed, "no task is named");
         let parsed = parse(&test_context(Kind::MolInstructions), Some("function"), reshaped).unwrap();
         assert_eq!(parsed.claims[0].fact.as_ref().unwrap().text, "Binds zinc.");
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_else() {
+        let metadata = r#"{"protein_accession":7,"task":"protein function","annots":[1],"split":"test"}"#;
+        let record =
+            format!(r#"{{"instruction":"","input":"MKLA","output":"Binds zinc.","metadata":{metadata}}}"#);
+        let (claim, read) = fact(&record).unwrap();
+        assert_eq!((read.task.as_str(), claim.accession.as_str(), claim.test), ("function", "", true));
     }
 
     #[test]
