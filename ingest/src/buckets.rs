@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::Error;
 
 /// One for every value of the first two hex digits of an id.
-const N: usize = 256;
+pub(crate) const N: usize = 256;
 /// Bytes of rows that are dealt out together.
 const DEAL: usize = if cfg!(test) { 1 << 14 } else { 32 << 20 };
 
@@ -124,35 +124,17 @@ impl Deal {
 }
 
 impl Dealt {
-    /// Hands on what `work` makes of the rows of every bucket that has any, the buckets in order. `work` runs on as many threads
-    /// as rayon has; a few buckets are in memory.
+    /// [`each`] of the rows of every bucket that has any.
     pub(crate) fn each<R: Send>(
         &self,
         work: impl Fn(&[RecordBatch]) -> Result<R, Error> + Sync,
         mut take: impl FnMut(R) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let n_threads = rayon::current_num_threads();
         let made = |bucket| {
             let rows = self.bucket(bucket)?;
             if rows.is_empty() { Ok(None) } else { work(&rows).map(Some) }
         };
-        let made = &made;
-        std::thread::scope(|scope| {
-            let begin = |thread| {
-                let (send, receive) = sync_channel(1);
-                // It ends early when nobody takes what it makes.
-                scope.spawn(move || {
-                    (thread..N).step_by(n_threads).try_for_each(|bucket| send.send(made(bucket)))
-                });
-                receive
-            };
-            let threads: Vec<_> = (0..n_threads).map(begin).collect();
-            for bucket in 0..N {
-                let made = threads[bucket % n_threads].recv().expect("a thread ends with its last bucket");
-                made?.map_or(Ok(()), &mut take)?;
-            }
-            Ok(())
-        })
+        each(made, |made| made.map_or(Ok(()), &mut take))
     }
 
     /// The rows of a bucket, as they were dealt out.
@@ -171,6 +153,28 @@ impl Dealt {
         batches.retain(|rows| rows.num_rows() > 0);
         Ok(batches)
     }
+}
+
+/// Hands on what `work` makes of every bucket, the buckets in order. `work` runs on as many threads as rayon has; a few buckets
+/// are in memory.
+pub(crate) fn each<R: Send>(
+    work: impl Fn(usize) -> Result<R, Error> + Sync,
+    mut take: impl FnMut(R) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (n_threads, work) = (rayon::current_num_threads(), &work);
+    std::thread::scope(|scope| {
+        let begin = |thread| {
+            let (send, receive) = sync_channel(1);
+            // It ends early when nobody takes what it makes.
+            scope
+                .spawn(move || (thread..N).step_by(n_threads).try_for_each(|bucket| send.send(work(bucket))));
+            receive
+        };
+        let threads: Vec<_> = (0..n_threads).map(begin).collect();
+        (0..N).try_for_each(|bucket| {
+            take(threads[bucket % n_threads].recv().expect("a thread ends with its last bucket")?)
+        })
+    })
 }
 
 /// The rows sorted by these columns, nulls last.

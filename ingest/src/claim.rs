@@ -18,11 +18,6 @@ pub(crate) struct Claim {
     pub(crate) order: u64,
     /// Place of its record: `order` with part 0.
     pub(crate) record: u64,
-    /// Name of the source.
-    pub(crate) source: String,
-    /// Source name for published test sets, empty for training sources: repeats merge within a scope, so that a
-    /// benchmark keeps all its rows.
-    pub(crate) scope: String,
     /// Id in the source, empty if it has none.
     pub(crate) accession: String,
     /// The protein, where the record itself holds the sequence.
@@ -36,7 +31,8 @@ pub(crate) struct Claim {
     pub(crate) key: Option<String>,
     /// That the source knows the protein under `accession`.
     pub(crate) member: Option<Member>,
-    /// For `facts`.
+    /// For `facts`; staged beside the other claims ([`crate::parse::facts`]).
+    #[serde(skip)]
     pub(crate) fact: Option<Box<Fact>>,
     /// For `chains`.
     pub(crate) chain: Option<Box<Chain>>,
@@ -64,10 +60,11 @@ pub(crate) struct Member {
 }
 
 /// Columns of `facts`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fact {
-    pub(crate) fact_id: String,
-    pub(crate) task: String,
+    /// `fact_id` as a number.
+    pub(crate) id: u128,
+    pub(crate) task: &'static str,
     pub(crate) question: String,
     /// Text as the source has it, `None` where it is `text`.
     pub(crate) raw_text: Option<String>,
@@ -171,29 +168,29 @@ impl Claim {
         tables.into_iter().find(|&(_, is_for)| is_for).map(|(table, _)| table)
     }
 
-    /// Fills in the place, the source and the key.
+    /// Fills in the place and the key.
     pub(crate) fn place(&mut self, source: &Source, record: u64, part: u64) {
         self.record = record;
         self.order = record | part;
-        self.source.clone_from(&source.name);
         self.test |= source.role == Role::Test;
-        if source.role == Role::Test {
-            self.scope.clone_from(&source.name);
-        }
         if part > 0 {
             self.sequence = None;
         }
-        self.key = self.hash();
+        self.key = self.hash(source);
     }
 
-    fn hash(&self) -> Option<String> {
-        let mut fields: Vec<&str> = vec![&self.scope, self.protein_id.as_deref().unwrap_or_default()];
-        if !self.scope.is_empty() {
+    fn hash(&self, source: &Source) -> Option<String> {
+        if self.fact.is_some() {
+            return None;
+        }
+        let scope = source.scope();
+        let mut fields = vec![scope, self.protein_id.as_deref().unwrap_or_default()];
+        if !scope.is_empty() {
             fields.push(&self.accession);
         }
         let value: String;
         if self.member.is_some() {
-            fields.extend(["member", &self.source, &self.accession]);
+            fields.extend(["member", &source.name, &self.accession]);
         } else if let Some(chain) = &self.chain {
             value = chain.backbone_ang.iter().map(|x| format!("{:08x}", x.to_bits())).collect();
             fields.extend(["chain", &value]);
@@ -224,16 +221,23 @@ impl Claim {
 }
 
 impl Fact {
-    /// A fact with its id: 32 hex digits over protein, task, question and text.
-    pub(crate) fn new(protein_id: &str, task: &str, question: &str, raw_text: &str, text: String) -> Self {
+    /// A fact with its id: a hash of protein, task, question and text.
+    pub(crate) fn new(
+        protein_id: &str,
+        task: &'static str,
+        question: &str,
+        raw_text: &str,
+        text: String,
+    ) -> Self {
         let mut hash = Sha256::new();
         for field in [protein_id, task, question, &text] {
             hash.update(field.as_bytes());
             hash.update([0]);
         }
+        let hash: [u8; 32] = hash.finalize().into();
         Self {
-            fact_id: datasets::hex(&hash.finalize()[..16]),
-            task: task.into(),
+            id: u128::from_be_bytes(*hash.first_chunk().expect("it is longer")),
+            task,
             question: question.into(),
             raw_text: (raw_text != text).then(|| raw_text.into()),
             text,
@@ -285,6 +289,16 @@ pub(crate) fn number(id: &str) -> u128 {
     u128::from(half(high)) << 64 | u128::from(half(low))
 }
 
+/// The 32 hex digits of a number.
+pub(crate) fn digits(id: u128) -> [u8; 32] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(id >> (124 - 4 * at)) as usize & 15])
+}
+
+/// The id that is this number.
+pub(crate) fn id(id: u128) -> String {
+    digits(id).map(char::from).iter().collect()
+}
+
 /// Place of the record that a claim is of.
 pub(crate) fn record_of(order: u64) -> u64 {
     order & !(MAX_PARTS as u64 - 1)
@@ -298,6 +312,7 @@ mod tests {
     fn ids_are_numbers() {
         for id in ["00000000000000000000000000000000", "0123456789abcdef9f00aA5e7d31c8B2", &"f".repeat(32)] {
             assert_eq!(number(id), u128::from_str_radix(id, 16).unwrap());
+            assert_eq!(super::id(number(id)), id.to_ascii_lowercase());
         }
     }
 

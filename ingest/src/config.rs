@@ -88,6 +88,14 @@ pub struct Source {
     pub licence: String,
 }
 
+impl Source {
+    /// Its name for published test sets, empty for training sources: repeats merge within a scope, so that a benchmark keeps
+    /// all its rows.
+    pub(crate) fn scope(&self) -> &str {
+        if self.role == Role::Test { &self.name } else { "" }
+    }
+}
+
 /// Whether a source may be trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

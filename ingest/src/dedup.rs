@@ -28,7 +28,7 @@ use crate::claim;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
-use crate::parse::{Parsed, Parser};
+use crate::parse::Parsed;
 use crate::reason::{Fault, Reason};
 
 pub(crate) use pairs::Pair;
@@ -67,18 +67,14 @@ struct Refused {
 struct Plans<'a> {
     engine: &'a Engine,
     config: &'a Config,
-    parser: &'a Parser,
+    parsed: &'a Parsed,
     ledger: &'a Ledger,
-    /// The tables that there are claims for.
-    claimed: &'a BTreeSet<String>,
     /// Where tables are written.
     tables: &'a Path,
     /// Rows of those that are.
     rows: BTreeMap<String, u64>,
     /// Where rows wait to be sorted.
     buckets: PathBuf,
-    /// All of them.
-    claims: &'a DataFrame,
     /// Claims without those of conflicting records.
     sound: DataFrame,
     /// Places of claims that are kept, but for facts.
@@ -101,36 +97,22 @@ pub(crate) async fn relate(
     tables: &Path,
     buckets: PathBuf,
 ) -> Result<Relations, Error> {
-    let (ledger, Parsed { claims, tables: claimed, parser, .. }) = (&Ledger::default(), parsed);
+    let ledger = &Ledger::default();
     let conflict = |Refused { record, detail: id }| {
         (record, Fault::new(Reason::IdConflict, format!("{id:?} was given another sequence before")))
     };
     let refused: BTreeMap<u64, Fault> =
-        id_conflicts(engine, claims).await?.into_iter().map(conflict).collect();
+        id_conflicts(engine, &parsed.claims).await?.into_iter().map(conflict).collect();
     tracing::info!(records = refused.len(), "conflicts of ids found");
-    let mut sound = claims.clone();
+    let mut sound = parsed.claims.clone();
     if !refused.is_empty() {
         sound = engine.by_number(sound, "record", JoinType::RightAnti, refused.keys().copied())?;
     }
     let kept = HashSet::new();
     let (facts, near) = (Vec::new(), Vec::new());
     let rows = BTreeMap::new();
-    let mut plans = Plans {
-        engine,
-        config,
-        parser,
-        ledger,
-        claimed,
-        tables,
-        rows,
-        buckets,
-        claims,
-        sound,
-        kept,
-        facts,
-        near,
-        refused,
-    };
+    let mut plans =
+        Plans { engine, config, parsed, ledger, tables, rows, buckets, sound, kept, facts, near, refused };
 
     let go_tests = plans.annotations().await?;
     let pairs = plans.pairs().await?;
@@ -146,7 +128,7 @@ pub(crate) async fn relate(
         protein.test |= go_tests.contains(&protein.protein_id) || ddg_tests.contains(&protein.protein_id);
     }
     tracing::info!(proteins = proteins.len(), "proteins found");
-    plans.facts().await?;
+    plans.facts()?;
     let mut nodes = Nodes::new();
     plans.table("domain", &["domain_id", "node"], "domain_id", |domain| note(&mut nodes, domain)).await?;
     plans.table("weight", &["term", "information_bits"], "term", |_: &mut WeightRow| {}).await?;
@@ -242,7 +224,7 @@ impl Plans<'_> {
     /// Distinct sequences, by id.
     async fn proteins(&self) -> Result<Vec<ProteinClaim>, Error> {
         // A record that was refused may be the only one that holds the sequence of a protein that others name.
-        let held = self.claims.clone().filter(col("sequence").is_not_null())?;
+        let held = self.parsed.claims.clone().filter(col("sequence").is_not_null())?;
         let held = held.select(["protein_id", "sequence"].map(col).to_vec())?;
         let (mut proteins, mut batches) = (HashMap::new(), self.engine.stream(held).await?);
         while let Some(batch) = batches.next().await {
@@ -288,7 +270,7 @@ impl Plans<'_> {
 
     /// All sound claims for one table. Where there are none the plan is empty, and no file is read for it.
     fn claims_for(&self, table: &str) -> Result<DataFrame, Error> {
-        let is_one = if self.claimed.contains(table) { col(table).is_not_null() } else { lit(false) };
+        let is_one = if self.parsed.tables.contains(table) { col(table).is_not_null() } else { lit(false) };
         Ok(self.sound.clone().filter(is_one)?)
     }
 
@@ -389,7 +371,7 @@ impl Plans<'_> {
 
     /// Quarantines the unusable records with their texts, which stand in their files only.
     fn quarantine(self) -> Result<(), Error> {
-        let texts = self.parser.texts(self.refused.keys().copied())?;
+        let texts = self.parsed.parser.texts(self.refused.keys().copied())?;
         for (record, fault) in self.refused {
             self.ledger.quarantine(record, fault, &texts[&record], false);
         }

@@ -163,7 +163,7 @@ fn write(
     let n_pairs = pairs.len();
     let mut ppi = Writer::new(fs_err::File::create(PpiRow::path(tables))?.into_file())?;
     for dedup::Pair { proteins, label, source, modes } in pairs {
-        let [protein_id_a, protein_id_b] = proteins.map(|id| format!("{id:032x}"));
+        let [protein_id_a, protein_id_b] = proteins.map(claim::id);
         let split = split::of_pair(part(&protein_id_a), part(&protein_id_b));
         let source = config.source[source as usize].name.clone();
         ppi.push(PpiRow { protein_id_a, protein_id_b, label, modes, source, split })?;

@@ -5,6 +5,7 @@
 //! of the facts about a protein holds its sequence.
 
 mod claims;
+pub(crate) mod facts;
 mod operator;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +35,9 @@ use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
 use crate::manifest::Fingerprint;
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
-pub(crate) use claims::Claims;
 use claims::fields;
+pub(crate) use claims::{Claims, Group, texts};
+use facts::Facts;
 pub(crate) use operator::Parse;
 
 /// Small files of a source are parsed together until they have so many bytes.
@@ -151,6 +153,10 @@ impl Parser {
         self.job.staging.join(&unit.name).with_added_extension("parquet")
     }
 
+    fn facts(&self, unit: &Unit) -> PathBuf {
+        self.job.staging.join(&unit.name).with_added_extension("facts")
+    }
+
     fn notes(&self, unit: &Unit) -> PathBuf {
         self.job.staging.join(&unit.name).with_added_extension("json")
     }
@@ -190,19 +196,22 @@ impl Parser {
         let started = Instant::now();
         let context = self.context(unit.source)?;
         let ledger = Arc::new(Ledger::default());
-        datasets::atomic_write::<Error>(&self.claims(unit), |file| {
-            let mut claims = Claims::new(file.try_clone()?, self.is_over.clone())?;
-            let files = source::files(&context.source).enumerate();
-            for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
-                let path = self.job.data.join(name);
-                let bar = self.bars.add(bar(&path));
-                let mut sink =
-                    Sink::new(context.clone(), file, ledger.clone(), &mut claims, self.helpers.clone());
-                source::read(&context, &path, bar.clone(), &mut sink)?;
-                sink.close();
-                bar.finish_and_clear();
-            }
-            claims.close()
+        datasets::atomic_write::<Error>(&self.facts(unit), |facts| {
+            datasets::atomic_write(&self.claims(unit), |claims| {
+                let [claims, facts] = [claims.try_clone()?, facts.try_clone()?];
+                let mut claims = Claims::new(claims, facts, context.source.clone(), self.is_over.clone())?;
+                let files = source::files(&context.source).enumerate();
+                for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
+                    let path = self.job.data.join(name);
+                    let bar = self.bars.add(bar(&path));
+                    let mut sink =
+                        Sink::new(context.clone(), file, ledger.clone(), &mut claims, self.helpers.clone());
+                    source::read(&context, &path, bar.clone(), &mut sink)?;
+                    sink.close();
+                    bar.finish_and_clear();
+                }
+                claims.close()
+            })
         })?;
         // Last: who finds the notes finds the claims.
         crate::work::keep(&self.notes(unit), &ledger.take())?;
@@ -282,6 +291,8 @@ fn bar(path: &Path) -> ProgressBar {
 pub(crate) struct Parsed {
     /// Every claim.
     pub(crate) claims: DataFrame,
+    /// The facts among them.
+    pub(crate) facts: Facts,
     /// The tables that there are claims for.
     pub(crate) tables: BTreeSet<String>,
     /// Who looks up what a record says.
@@ -336,6 +347,7 @@ pub(crate) async fn parse(
     units.iter().for_each(|unit| name.update(&unit.name));
     Ok(Parsed {
         claims,
+        facts: Facts::open(units.iter().map(|unit| parser.facts(unit)))?,
         tables: ledger.tables(),
         parser,
         ontology: text,
@@ -345,8 +357,8 @@ pub(crate) async fn parse(
 
 /// Removes from the folder what a killed run has left and this one has no use for.
 fn remove_strangers(staging: &Path, units: &[Unit]) -> Result<(), Error> {
-    let known: BTreeSet<String> =
-        units.iter().flat_map(|unit| ["parquet", "json"].map(|end| format!("{}.{end}", unit.name))).collect();
+    let of_unit = |unit: &Unit| ["parquet", "facts", "json"].map(|end| format!("{}.{end}", unit.name));
+    let known: BTreeSet<String> = units.iter().flat_map(of_unit).collect();
     for entry in fs::read_dir(staging)? {
         let path = entry?.path();
         if !path.file_name().is_some_and(|name| known.contains(&*name.to_string_lossy())) {
@@ -406,7 +418,7 @@ mod tests {
             ["one", "or_two"],
             "small files of a source are a unit, names of sources are free"
         );
-        assert_eq!(fs::read_dir(&staging).unwrap().count(), 4, "what a killed run left is removed");
+        assert_eq!(fs::read_dir(&staging).unwrap().count(), 6, "what a killed run left is removed");
         assert_eq!(parsed(folder.path(), &staging).unwrap().1, first, "nothing is parsed again");
 
         fs::write(at("c.fasta"), entry("P00005")).unwrap();

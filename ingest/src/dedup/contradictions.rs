@@ -5,27 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use datasets::table::ContradictionRow;
 
 use super::facts::Claimed;
+use crate::claim;
+use crate::parse::facts::Row;
 
 /// Every protein and task (and question, where there is one) that these facts answer in several ways, in their order.
 ///
 /// To a question each fact is an answer. Without one, an answer is all that one entry of one source says: an entry has
 /// several keywords, and two entries contradict each other only if they have none in common. Case, and a full stop at the
 /// end, make no other answer.
-pub(super) fn contradictions<'a>(facts: impl IntoIterator<Item = &'a Claimed<'a>>) -> Vec<ContradictionRow> {
-    let mut subjects: BTreeMap<(&str, &str, &str), Vec<&Claimed<'a>>> = BTreeMap::new();
+pub(super) fn contradictions(facts: &[&Claimed<'_>]) -> Vec<ContradictionRow> {
+    let mut subjects: BTreeMap<(u128, &str, &str), Vec<&Claimed<'_>>> = BTreeMap::new();
     for fact in facts {
-        subjects.entry((fact.protein_id, fact.task, fact.question)).or_default().push(fact);
+        subjects.entry((fact.row.protein, fact.row.task, fact.row.question)).or_default().push(fact);
     }
     let listed = subjects.into_iter().filter(|(_, facts)| differ(facts));
-    let distinct = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
-    let row =
-        |((protein_id, task, question), facts): ((&str, &str, &str), Vec<&Claimed<'a>>)| ContradictionRow {
-            protein_id: protein_id.to_owned(),
+    let row = |((protein, task, question), facts): ((u128, &str, &str), Vec<&Claimed<'_>>)| {
+        let ids: BTreeSet<u128> = facts.iter().map(|fact| fact.row.id).collect();
+        let sources: BTreeSet<&str> = facts.iter().map(|fact| fact.source.name.as_str()).collect();
+        ContradictionRow {
+            protein_id: claim::id(protein),
             task: task.to_owned(),
             question: question.to_owned(),
-            fact_ids: distinct(facts.iter().map(|fact| fact.fact_id).collect()),
-            sources: distinct(facts.iter().map(|fact| fact.source).collect()),
-        };
+            fact_ids: ids.into_iter().map(claim::id).collect(),
+            sources: sources.into_iter().map(str::to_owned).collect(),
+        }
+    };
     listed.map(row).collect()
 }
 
@@ -33,8 +37,9 @@ pub(super) fn contradictions<'a>(facts: impl IntoIterator<Item = &'a Claimed<'a>
 fn differ(facts: &[&Claimed<'_>]) -> bool {
     let mut texts: BTreeMap<(&str, &str, usize), Vec<&str>> = BTreeMap::new();
     for (at, fact) in facts.iter().enumerate() {
-        let own = if fact.question.is_empty() { 0 } else { at };
-        texts.entry((fact.source, fact.accession, own)).or_default().push(fact.text);
+        let Row { accession, question, text, .. } = fact.row;
+        let own = if question.is_empty() { 0 } else { at };
+        texts.entry((&fact.source.name, accession, own)).or_default().push(text);
     }
     if texts.len() == 1 {
         return false;
@@ -48,46 +53,45 @@ fn differ(facts: &[&Claimed<'_>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Source;
 
-    fn fact<'a>(entry: &'a str, task: &'a str, question: &'a str, text: &'a str) -> Claimed<'a> {
-        let (source, accession) = entry.split_once('/').unwrap();
-        // The id follows from protein, task, question and text.
-        Claimed {
-            order: 0,
-            scope: "",
-            protein_id: "p",
-            source,
-            accession,
-            fact_id: text,
-            task,
-            question,
-            text,
-        }
-    }
-
-    fn listed(facts: &[Claimed<'_>]) -> Vec<(String, String, usize)> {
-        let rows = contradictions(facts).into_iter();
-        rows.map(|row| (row.task, row.question, row.fact_ids.len())).collect()
+    /// Facts of one protein, each of a source and entry, `a/1`, with task, question and text.
+    fn listed(facts: &[[&'static str; 4]]) -> Vec<(String, String, usize, Vec<String>)> {
+        let source = |entry: &str| {
+            let source = crate::source::test_context(crate::Kind::Protein2text).source;
+            Source { name: entry[..1].into(), ..source }
+        };
+        let sources: Vec<Source> = facts.iter().map(|of| source(of[0])).collect();
+        let claimed = |(source, &[entry, task, question, text]): (_, &[&'static str; 4])| {
+            // The id follows from protein, task, question and text.
+            let id = text.bytes().fold(0, |id, byte| id << 8 | u128::from(byte));
+            Claimed {
+                source,
+                row: Row { id, accession: &entry[2..], task, question, text, ..Row::default() },
+            }
+        };
+        let claimed: Vec<Claimed<'_>> = sources.iter().zip(facts).map(claimed).collect();
+        let rows = contradictions(&claimed.iter().collect::<Vec<_>>()).into_iter();
+        rows.map(|row| (row.task, row.question, row.fact_ids.len(), row.sources)).collect()
     }
 
     #[test]
     fn entries_contradict_each_other_when_they_have_nothing_in_common() {
-        let one = [fact("a/1", "ec", "", "3.1.1.1"), fact("a/1", "ec", "", "2.7.1.1")];
+        let one = [["a/1", "ec", "", "3.1.1.1"], ["a/1", "ec", "", "2.7.1.1"]];
         assert_eq!(listed(&one), []);
-        let agreeing = [&one[..], &[fact("b/9", "ec", "", "2.7.1.1")]].concat();
+        let agreeing = [&one[..], &[["b/9", "ec", "", "2.7.1.1"]]].concat();
         assert_eq!(listed(&agreeing), []);
-        let other = [&agreeing[..], &[fact("b/7", "ec", "", "4.2.1.1")]].concat();
-        assert_eq!(listed(&other), [("ec".into(), String::new(), 3)]);
-        let written = [fact("a/1", "function", "", "Binds RNA."), fact("b/1", "function", "", "binds RNA")];
+        let other = [&agreeing[..], &[["b/7", "ec", "", "4.2.1.1"]]].concat();
+        assert_eq!(listed(&other), [("ec".into(), String::new(), 3, vec!["a".into(), "b".into()])]);
+        let written = [["a/1", "function", "", "Binds RNA."], ["b/1", "function", "", "binds RNA"]];
         assert_eq!(listed(&written), []);
     }
 
     #[test]
     fn a_question_has_one_answer() {
-        let asked = |text| fact("a/1", "qa", "Is it an enzyme?", text);
+        let asked = |text| ["a/1", "qa", "Is it an enzyme?", text];
         assert_eq!(listed(&[asked("Yes."), asked("yes")]), []);
-        let both = [asked("yes"), asked("no"), fact("a/1", "qa", "Where is it?", "In the nucleus")];
-        assert_eq!(listed(&both), [("qa".into(), "Is it an enzyme?".into(), 2)]);
-        assert_eq!(contradictions(&both)[0].sources, ["a"]);
+        let both = [asked("yes"), asked("no"), ["a/1", "qa", "Where is it?", "In the nucleus"]];
+        assert_eq!(listed(&both), [("qa".into(), "Is it an enzyme?".into(), 2, vec!["a".into()])]);
     }
 }

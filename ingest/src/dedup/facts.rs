@@ -4,32 +4,35 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float32Array, LargeStringArray, RecordBatch};
-use arrow::compute::interleave_record_batch;
-use arrow::datatypes::{Schema, UInt64Type};
+use arrow::array::{ArrayRef, Float32Array, LargeListArray, LargeStringBuilder, RecordBatch};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use datasets::table::{ContradictionRow, FactRow, RepeatRow, Rows};
 use hashbrown::HashMap;
 
 use super::Plans;
 use super::contradictions::contradictions;
-use crate::Error;
-use crate::claim::number;
-use crate::near;
+use crate::config::Source;
+use crate::parse::facts::{Row, rows};
+use crate::parse::texts;
+use crate::{Error, buckets, claim, near};
 
-const COLUMNS: [&str; 6] = ["fact_id", "task", "question", "raw_text", "text", "evidence"];
-
-/// A fact that was claimed, as it stands in the columns.
+/// A fact that was claimed, and by whom.
 #[derive(Clone, Copy)]
 pub(super) struct Claimed<'a> {
-    pub(super) order: u64,
-    pub(super) scope: &'a str,
-    pub(super) protein_id: &'a str,
-    pub(super) source: &'a str,
-    pub(super) accession: &'a str,
-    pub(super) fact_id: &'a str,
-    pub(super) task: &'a str,
-    pub(super) question: &'a str,
-    pub(super) text: &'a str,
+    pub(super) source: &'a Source,
+    pub(super) row: Row<'a>,
+}
+
+impl Claimed<'_> {
+    /// Where it stands among the facts of its protein.
+    fn within(&self) -> (&str, &str, u64) {
+        (self.row.task, &self.source.name, self.row.order)
+    }
+
+    fn evidence(&self) -> impl Iterator<Item = &str> {
+        self.row.evidence.split_terminator(' ')
+    }
 }
 
 /// What is left of the facts of some proteins.
@@ -42,12 +45,12 @@ struct Merged {
     near: Vec<u64>,
 }
 
-/// Rows of claims, by what becomes of them.
+/// Facts, by what becomes of them.
 #[derive(Default)]
 struct Chosen<'a> {
-    facts: Vec<u32>,
+    facts: Vec<&'a Claimed<'a>>,
     /// With the id of the fact that stands for each, and how similar it is.
-    repeats: Vec<(u32, &'a str, f32)>,
+    repeats: Vec<(&'a Claimed<'a>, u128, f32)>,
     contradictions: Vec<ContradictionRow>,
     near: Vec<u64>,
 }
@@ -55,8 +58,7 @@ struct Chosen<'a> {
 impl Plans<'_> {
     /// Writes `facts`, `repeats` and `contradictions`. With `near_duplicates` a text about the same protein, task and
     /// question is merged into one that says nearly the same, a published test set's with its own only.
-    pub(super) async fn facts(&mut self) -> Result<(), Error> {
-        let dealt = self.dealt(self.claims("fact", &COLUMNS)?).await?;
+    pub(super) fn facts(&mut self) -> Result<(), Error> {
         let (mut facts, mut repeats) = (self.begin::<FactRow>()?, self.begin::<RepeatRow>()?);
         let mut contradictions = self.begin::<ContradictionRow>()?;
         let (mut kept, mut near) = (Vec::new(), Vec::new());
@@ -68,7 +70,7 @@ impl Plans<'_> {
             near.extend(merged.near);
             Ok(())
         };
-        dealt.each(|claims| self.merged(claims), write)?;
+        buckets::each(|bucket| self.merged(&rows(&self.parsed.facts.bucket(bucket)?)?), write)?;
         (self.facts, self.near) = (kept, near);
         self.end(facts)?;
         self.end(repeats)?;
@@ -76,116 +78,98 @@ impl Plans<'_> {
     }
 
     /// What is left of these facts, protein by protein.
-    fn merged(&self, claims: &[RecordBatch]) -> Result<Merged, Error> {
-        let (mut rows, mut places) = (Vec::new(), Vec::new());
-        for (nth, batch) in claims.iter().enumerate() {
-            places.extend((0..batch.num_rows()).map(|row| (nth, row)));
-            rows.extend(claimed(batch));
-        }
-        let places =
-            |of: &[u32]| -> Vec<(usize, usize)> { of.iter().map(|&row| places[row as usize]).collect() };
-        let mut order: Vec<(u128, u32)> = rows.iter().map(|row| number(row.protein_id)).zip(0..).collect();
-        let within = |row: u32| {
-            let Claimed { task, source, order, .. } = rows[row as usize];
-            (task, source, order)
-        };
-        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| within(a.1).cmp(&within(b.1))));
+    fn merged(&self, rows: &[Row<'_>]) -> Result<Merged, Error> {
+        let is_sound = |row: &&Row<'_>| !self.refused.contains_key(&claim::record_of(row.order));
+        let source = |row: &Row<'_>| &self.config.source[claim::place(row.order).0];
+        let claimed: Vec<Claimed<'_>> =
+            rows.iter().filter(is_sound).map(|row| Claimed { source: source(row), row: *row }).collect();
+        let mut sorted: Vec<(u128, &Claimed<'_>)> = claimed.iter().map(|of| (of.row.protein, of)).collect();
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.within().cmp(&b.1.within())));
         let mut chosen = Chosen::default();
-        for of_protein in order.chunk_by(|a, b| a.0 == b.0) {
-            self.choose(&rows, of_protein.iter().map(|of| of.1), &mut chosen);
+        for of_protein in sorted.chunk_by(|a, b| a.0 == b.0) {
+            self.choose(of_protein.iter().map(|of| of.1), &mut chosen);
         }
         let Chosen { facts, repeats, contradictions, near } = chosen;
-        let kept = facts.iter().map(|&row| rows[row as usize].order).collect();
-        let facts = self.columns(claims, &places(&facts))?;
-        let kept_id: ArrayRef = Arc::new(LargeStringArray::from_iter_values(repeats.iter().map(|of| of.1)));
+        let kept = facts.iter().map(|of| of.row.order).collect();
+        let facts = batch::<FactRow>(columns(&facts)?)?;
+        let kept_id = ids(&repeats, |of| of.1);
         let similarity: ArrayRef = Arc::new(Float32Array::from_iter_values(repeats.iter().map(|of| of.2)));
-        let of_repeats: Vec<u32> = repeats.iter().map(|of| of.0).collect();
-        let of_facts = self.columns(claims, &places(&of_repeats))?;
-        Ok(Merged {
-            facts: batch::<FactRow>(facts)?,
-            repeats: batch::<RepeatRow>([vec![kept_id, similarity], of_facts].concat())?,
-            contradictions,
-            kept,
-            near,
-        })
+        let repeats: Vec<&Claimed<'_>> = repeats.iter().map(|of| of.0).collect();
+        let repeats = batch::<RepeatRow>([vec![kept_id, similarity], columns(&repeats)?].concat())?;
+        Ok(Merged { facts, repeats, contradictions, kept, near })
     }
 
     /// Of the facts of one protein those that stay, and those that others stand for.
-    fn choose<'a>(
-        &self,
-        rows: &[Claimed<'a>],
-        of_protein: impl Iterator<Item = u32> + Clone,
-        into: &mut Chosen<'a>,
-    ) {
-        let place = |row: u32| rows[row as usize].order;
+    fn choose<'a>(&self, of_protein: impl Iterator<Item = &'a Claimed<'a>> + Clone, into: &mut Chosen<'a>) {
         // Facts are equal within a scope; of a published test set, which keeps all its rows, those of one name alone.
-        let name = |row: u32| {
-            let Claimed { scope, fact_id, accession, .. } = rows[row as usize];
-            (number(fact_id), scope, if scope.is_empty() { "" } else { accession })
+        let name = |Claimed { source, row }: &'a Claimed<'a>| {
+            let scope = source.scope();
+            (row.id, scope, if scope.is_empty() { "" } else { row.accession })
         };
-        let mut first_of: HashMap<(u128, &str, &str), u32> = HashMap::new();
-        for row in of_protein.clone() {
-            let first = first_of.entry(name(row)).or_insert(row);
-            *first = std::cmp::min_by_key(*first, row, |&row| place(row));
+        let mut first_of: HashMap<(u128, &str, &str), &Claimed<'_>> = HashMap::new();
+        for fact in of_protein.clone() {
+            let first = first_of.entry(name(fact)).or_insert(fact);
+            *first = std::cmp::min_by_key(*first, fact, |of| of.row.order);
         }
-        let (first, equal): (Vec<u32>, Vec<u32>) = of_protein.partition(|&row| first_of[&name(row)] == row);
-        let stand_ins = self
-            .config
-            .near_duplicates
-            .map(|threshold| stand_ins(rows, &first, threshold))
-            .unwrap_or_default();
+        let is_first = |fact: &&'a Claimed<'a>| first_of[&name(fact)].row.order == fact.row.order;
+        let (first, equal): (Vec<&Claimed<'_>>, Vec<&Claimed<'_>>) = of_protein.partition(is_first);
+        let threshold = self.config.near_duplicates;
+        let stand_ins = threshold.map(|threshold| stand_ins(&first, threshold)).unwrap_or_default();
         // Of a scope, the facts that are merged into others: by their id the one that stands for them.
-        let mut merged: HashMap<(&str, &str), (&str, f32)> = HashMap::new();
+        let mut merged: HashMap<(&str, u128), (u128, f32)> = HashMap::new();
         let (begin, begin_repeats) = (into.facts.len(), into.repeats.len());
-        for row in first {
-            let Claimed { order, scope, fact_id, .. } = rows[row as usize];
-            let Some(&(by, similarity)) = stand_ins.get(&row) else {
-                into.facts.push(row);
+        for fact in first {
+            let Claimed { source, row: Row { order, id, .. } } = fact;
+            let Some(&(by, similarity)) = stand_ins.get(order) else {
+                into.facts.push(fact);
                 continue;
             };
-            into.near.push(order);
-            merged.insert((scope, fact_id), (by, similarity));
-            into.repeats.push((row, by, similarity));
+            into.near.push(*order);
+            merged.insert((source.scope(), *id), (by, similarity));
+            into.repeats.push((fact, by, similarity));
         }
-        for row in equal {
-            let Claimed { scope, fact_id, .. } = rows[row as usize];
-            let (by, similarity) = merged.get(&(scope, fact_id)).copied().unwrap_or((fact_id, 1.0));
-            into.repeats.push((row, by, similarity));
+        for fact in equal {
+            let of = (fact.source.scope(), fact.row.id);
+            let (by, similarity) = merged.get(&of).copied().unwrap_or((fact.row.id, 1.0));
+            into.repeats.push((fact, by, similarity));
         }
         // Stable: of one fact those that came first stay first.
-        into.repeats[begin_repeats..].sort_by_key(|&(row, by, _)| (rows[row as usize].task, by));
-        into.contradictions
-            .extend(contradictions(into.facts[begin..].iter().map(|&row| &rows[row as usize])));
-    }
-
-    /// The columns of a fact, of the claims at these places (batch and row).
-    fn columns(&self, claims: &[RecordBatch], places: &[(usize, usize)]) -> Result<Vec<ArrayRef>, Error> {
-        let names = [&["fact_id", "protein_id", "source", "accession"][..], &COLUMNS[1..]].concat();
-        let columns = names.iter().map(|name| claims[0].schema_ref().index_of(name));
-        let columns: Vec<usize> = columns.collect::<Result<_, _>>()?;
-        let claims: Vec<RecordBatch> =
-            claims.iter().map(|of| of.project(&columns)).collect::<Result<_, _>>()?;
-        let taken = interleave_record_batch(&claims.iter().collect::<Vec<_>>(), places)?;
-        let licences: HashMap<&str, &str> =
-            self.config.source.iter().map(|s| (s.name.as_str(), s.licence.as_str())).collect();
-        let sources =
-            taken.column_by_name("source").expect("it was taken").as_string::<i64>().iter().flatten();
-        let licence: ArrayRef = Arc::new(LargeStringArray::from_iter_values(sources.map(|of| licences[of])));
-        Ok([taken.columns(), &[licence]].concat())
+        into.repeats[begin_repeats..].sort_by_key(|&(fact, by, _)| (fact.row.task, by));
+        into.contradictions.extend(contradictions(&into.facts[begin..]));
     }
 }
 
-/// The facts of these claims.
-fn claimed(claims: &RecordBatch) -> impl Iterator<Item = Claimed<'_>> {
-    let column = |name| claims.column_by_name(name).expect("a fact that was claimed has it");
-    let orders = column("order").as_primitive::<UInt64Type>().values();
-    let names = ["scope", "protein_id", "source", "accession", "fact_id", "task", "question", "text"];
-    let texts = names.map(|name| column(name).as_string::<i64>());
-    orders.iter().enumerate().map(move |(row, &order)| {
-        let [scope, protein_id, source, accession, fact_id, task, question, text] =
-            texts.map(|of| of.value(row));
-        Claimed { order, scope, protein_id, source, accession, fact_id, task, question, text }
-    })
+/// The columns of facts.
+fn columns(facts: &[&Claimed<'_>]) -> Result<Vec<ArrayRef>, Error> {
+    let column = |field: &FieldRef| -> Result<ArrayRef, Error> {
+        Ok(match (field.name().as_str(), field.data_type()) {
+            ("fact_id", _) => ids(facts, |of| of.row.id),
+            ("protein_id", _) => ids(facts, |of| of.row.protein),
+            ("source", _) => texts(facts, |of| Some(&of.source.name)),
+            ("accession", _) => texts(facts, |of| Some(of.row.accession)),
+            ("task", _) => texts(facts, |of| Some(of.row.task)),
+            ("question", _) => texts(facts, |of| Some(of.row.question)),
+            ("raw_text", _) => texts(facts, |of| of.row.raw_text),
+            ("text", _) => texts(facts, |of| Some(of.row.text)),
+            ("evidence", DataType::LargeList(code)) => {
+                let lengths = OffsetBuffer::from_lengths(facts.iter().map(|of| of.evidence().count()));
+                let codes: Vec<&str> = facts.iter().flat_map(|of| of.evidence()).collect();
+                Arc::new(LargeListArray::try_new(code.clone(), lengths, texts(&codes, |of| Some(of)), None)?)
+            }
+            ("licence", _) => texts(facts, |of| Some(&of.source.licence)),
+            (name, _) => unreachable!("a fact has no {name}"),
+        })
+    };
+    FactRow::fields()?.iter().map(column).collect()
+}
+
+/// A column of ids.
+fn ids<T>(rows: &[T], id: impl Fn(&T) -> u128) -> ArrayRef {
+    let mut column = LargeStringBuilder::with_capacity(rows.len(), 32 * rows.len());
+    for row in rows {
+        column.append_value(str::from_utf8(&claim::digits(id(row))).expect("digits are ASCII"));
+    }
+    Arc::new(column.finish())
 }
 
 /// Rows of a table by its columns.
@@ -193,20 +177,19 @@ fn batch<T: Rows>(columns: Vec<ArrayRef>) -> Result<RecordBatch, Error> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(T::fields()?)), columns)?)
 }
 
-/// Of facts those that another stands for, with its id and how similar the two are.
-fn stand_ins<'a>(rows: &[Claimed<'a>], facts: &[u32], threshold: f64) -> BTreeMap<u32, (&'a str, f32)> {
-    let mut subjects: BTreeMap<(&str, &str, &str), Vec<u32>> = BTreeMap::new();
-    for &row in facts {
-        let Claimed { scope, task, question, .. } = rows[row as usize];
-        subjects.entry((scope, task, question)).or_default().push(row);
+/// The places of facts that another stands for, with its id and how similar the two are.
+fn stand_ins(facts: &[&Claimed<'_>], threshold: f64) -> BTreeMap<u64, (u128, f32)> {
+    let mut subjects: BTreeMap<(&str, &str, &str), Vec<&Row<'_>>> = BTreeMap::new();
+    for Claimed { source, row } in facts {
+        subjects.entry((source.scope(), row.task, row.question)).or_default().push(row);
     }
     let mut found = BTreeMap::new();
     for mut of_subject in subjects.into_values().filter(|of| of.len() > 1) {
-        of_subject.sort_by_key(|&row| rows[row as usize].order);
-        let texts: Vec<&str> = of_subject.iter().map(|&row| rows[row as usize].text).collect();
+        of_subject.sort_by_key(|row| row.order);
+        let texts: Vec<&str> = of_subject.iter().map(|row| row.text).collect();
         for (nth, merged) in near::merge(&texts, threshold).into_iter().enumerate() {
             if let Some((by, similarity)) = merged {
-                found.insert(of_subject[nth], (rows[of_subject[by] as usize].fact_id, similarity as f32));
+                found.insert(of_subject[nth].order, (of_subject[by].id, similarity as f32));
             }
         }
     }

@@ -4,12 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{
-    ArrayRef, BooleanArray, LargeListArray, LargeStringBuilder, RecordBatch, StructArray, UInt64Array,
-    new_null_array,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::array::{ArrayRef, BooleanArray, LargeStringBuilder, RecordBatch, UInt64Array, new_null_array};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datasets::table::row_group::{self, Encoded};
 use hashbrown::HashSet;
 use parquet::arrow::ArrowWriter;
@@ -20,8 +16,10 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use serde_arrow::schema::{SchemaLike, TracingOptions};
 
+use super::facts::{self, Block};
 use crate::Error;
-use crate::claim::{self, Claim, Fact};
+use crate::claim::{self, Claim};
+use crate::config::Source;
 
 /// Claims that are written together where files are small.
 const GROUP: usize = 1 << 11;
@@ -32,23 +30,33 @@ const PAGE_BYTES: usize = 64 << 10;
 /// Proteins whose sequence is remembered to be in the file, at most.
 const MOST_KNOWN: usize = 1 << 20;
 
-/// Columns of a claim.
+/// Columns of a claim: its own, and what [`Source`] tells.
 pub(super) fn fields() -> Result<Vec<FieldRef>, Error> {
-    Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
+    let mut fields = Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?;
+    fields.extend(["source", "scope"].map(|name| Arc::new(Field::new(name, DataType::LargeUtf8, false))));
+    Ok(fields)
 }
 
-/// A file of claims that grows, a row group at a time.
+/// A file of claims that grows, a row group at a time, and beside it one of the facts among them.
 pub(crate) struct Claims {
     encoder: Arc<Encoder>,
     writer: SerializedFileWriter<std::fs::File>,
+    facts: facts::Writer,
     /// Not yet written.
     rest: Vec<Claim>,
     /// That nobody waits for these any more.
     is_over: Arc<AtomicBool>,
 }
 
-/// Makes row groups of claims, on any thread.
+/// Claims as they are written.
+pub(crate) struct Group {
+    columns: Encoded,
+    facts: Block,
+}
+
+/// Makes groups of claims, on any thread.
 pub(crate) struct Encoder {
+    source: Source,
     fields: Vec<FieldRef>,
     schema: SchemaRef,
     factory: ArrowRowGroupWriterFactory,
@@ -57,9 +65,10 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(crate) fn encode(&self, mut claims: Vec<Claim>) -> Result<Encoded, Error> {
+    pub(crate) fn encode(&self, mut claims: Vec<Claim>) -> Result<Group, Error> {
         self.leave_out_known(&mut claims);
-        Ok(row_group::encode(&self.factory, &self.schema, &[self.rows(&claims)?])?)
+        let columns = row_group::encode(&self.factory, &self.schema, &[self.rows(&claims)?])?;
+        Ok(Group { columns, facts: Block::new(&claims) })
     }
 
     /// Takes the sequences from facts about known proteins: there may be hundreds about one.
@@ -77,86 +86,63 @@ impl Encoder {
 
     fn rows(&self, claims: &[Claim]) -> Result<RecordBatch, Error> {
         let tables: BTreeSet<&str> = claims.iter().filter_map(Claim::table).collect();
-        let is_rare = |field: &&FieldRef| field.name() != "fact" && tables.contains(field.name().as_str());
+        let is_rare = |field: &&FieldRef| tables.contains(field.name().as_str());
         let fields: Vec<FieldRef> = self.fields.iter().filter(is_rare).cloned().collect();
         let mut rare = serde_arrow::to_arrow(&fields, claims)?.into_iter();
-        // What every claim has, and the facts, which are most of the claims, are quicker to make by hand.
-        let column = |field: &FieldRef| -> Result<ArrayRef, Error> {
-            Ok(match field.name().as_str() {
+        // What every claim has is quicker to make by hand.
+        let column = |field: &FieldRef| -> ArrayRef {
+            match field.name().as_str() {
                 "order" => Arc::new(UInt64Array::from_iter_values(claims.iter().map(|of| of.order))),
                 "record" => Arc::new(UInt64Array::from_iter_values(claims.iter().map(|of| of.record))),
-                "source" => texts(claims, |of| Some(&of.source)),
-                "scope" => texts(claims, |of| Some(&of.scope)),
+                "source" => texts(claims, |_| Some(&self.source.name)),
+                "scope" => texts(claims, |_| Some(self.source.scope())),
                 "accession" => texts(claims, |of| Some(&of.accession)),
                 "protein_id" => texts(claims, |of| of.protein_id.as_deref()),
                 "sequence" => texts(claims, |of| of.sequence.as_deref()),
                 "test" => Arc::new(BooleanArray::from_iter(claims.iter().map(|of| Some(of.test)))),
                 "key" => texts(claims, |of| of.key.as_deref()),
-                "fact" if tables.contains("fact") => facts(field, claims)?,
                 _ if is_rare(&field) => rare.next().expect("a column for every field"),
                 _ => new_null_array(field.data_type(), claims.len()),
-            })
+            }
         };
-        let columns = self.fields.iter().map(column).collect::<Result<_, _>>()?;
-        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+        Ok(RecordBatch::try_new(self.schema.clone(), self.fields.iter().map(column).collect())?)
     }
 }
 
 /// A column of texts, which takes the room that it needs and no more.
-fn texts<'a, T>(rows: &'a [T], text: impl Fn(&'a T) -> Option<&'a str>) -> ArrayRef {
+pub(crate) fn texts<'a, T>(rows: &'a [T], text: impl Fn(&'a T) -> Option<&'a str>) -> ArrayRef {
     let bytes = rows.iter().filter_map(&text).map(str::len).sum();
     let mut column = LargeStringBuilder::with_capacity(rows.len(), bytes);
     rows.iter().for_each(|row| column.append_option(text(row)));
     Arc::new(column.finish())
 }
 
-/// The column of facts.
-fn facts(field: &FieldRef, claims: &[Claim]) -> Result<ArrayRef, Error> {
-    let none = Fact::default();
-    let rows: Vec<&Fact> = claims.iter().map(|of| of.fact.as_deref().unwrap_or(&none)).collect();
-    let DataType::Struct(fields) = field.data_type() else { unreachable!("a fact has fields") };
-    let column = |field: &FieldRef| -> Result<ArrayRef, Error> {
-        Ok(match (field.name().as_str(), field.data_type()) {
-            ("fact_id", _) => texts(&rows, |of| Some(&of.fact_id)),
-            ("task", _) => texts(&rows, |of| Some(&of.task)),
-            ("question", _) => texts(&rows, |of| Some(&of.question)),
-            ("raw_text", _) => texts(&rows, |of| of.raw_text.as_deref()),
-            ("text", _) => texts(&rows, |of| Some(&of.text)),
-            ("evidence", DataType::LargeList(code)) => {
-                let lengths = OffsetBuffer::from_lengths(rows.iter().map(|of| of.evidence.len()));
-                let codes: Vec<&String> = rows.iter().flat_map(|of| &of.evidence).collect();
-                Arc::new(LargeListArray::try_new(code.clone(), lengths, texts(&codes, |of| Some(of)), None)?)
-            }
-            (name, _) => unreachable!("a fact has no {name}"),
-        })
-    };
-    let columns = fields.iter().map(column).collect::<Result<_, _>>()?;
-    let is_fact = NullBuffer::from_iter(claims.iter().map(|of| of.fact.is_some()));
-    Ok(Arc::new(StructArray::try_new(fields.clone(), columns, Some(is_fact))?))
-}
-
 impl Claims {
-    pub(super) fn new(file: std::fs::File, is_over: Arc<AtomicBool>) -> Result<Self, Error> {
+    pub(super) fn new(
+        file: std::fs::File,
+        facts: std::fs::File,
+        source: Source,
+        is_over: Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
         let fields = fields()?;
-        // They live for minutes: quick to write counts more than small. Long texts hardly ever repeat within a row group.
+        // They live for minutes: quick to write counts more than small.
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::UNCOMPRESSED)
             .set_data_page_size_limit(PAGE_BYTES)
             .set_statistics_enabled(EnabledStatistics::None)
             .set_dictionary_enabled(false);
-        for column in ["source", "scope", "fact.task", "fact.question", "go.term", "go.aspect", "go.evidence"]
-        {
+        for column in ["source", "scope", "go.term", "go.aspect", "go.evidence"] {
             let path = ColumnPath::new(column.split('.').map(str::to_owned).collect());
             properties = properties.set_column_dictionary_enabled(path, true);
         }
         let schema = Arc::new(Schema::new(fields.clone()));
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
         let (writer, factory) = writer.into_serialized_writer()?;
-        let encoder = Arc::new(Encoder { fields, schema, factory, known: Mutex::default() });
-        Ok(Self { encoder, writer, rest: vec![], is_over })
+        let encoder = Arc::new(Encoder { source, fields, schema, factory, known: Mutex::default() });
+        Ok(Self { encoder, writer, facts: facts::Writer::new(facts), rest: vec![], is_over })
     }
 
-    /// What makes the row groups of this file.
+    /// What makes the groups of these files.
     pub(crate) fn encoder(&self) -> Arc<Encoder> {
         self.encoder.clone()
     }
@@ -167,31 +153,32 @@ impl Claims {
         if self.rest.len() >= GROUP { self.write_rest() } else { Ok(()) }
     }
 
-    /// Writes a row group behind what is there.
-    pub(crate) fn append(&mut self, columns: Encoded) -> Result<(), Error> {
+    /// Writes a group behind what is there.
+    pub(crate) fn append(&mut self, group: Group) -> Result<(), Error> {
         self.write_rest()?;
-        self.write(columns)
+        self.write(group)
     }
 
     fn write_rest(&mut self) -> Result<(), Error> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        let columns = self.encoder.encode(std::mem::take(&mut self.rest))?;
-        self.write(columns)
+        let group = self.encoder.encode(std::mem::take(&mut self.rest))?;
+        self.write(group)
     }
 
-    fn write(&mut self, columns: Encoded) -> Result<(), Error> {
+    fn write(&mut self, Group { columns, facts }: Group) -> Result<(), Error> {
         if self.is_over.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("another file of the recipe could not be read").into());
         }
-        Ok(row_group::append(&mut self.writer, columns)?)
+        row_group::append(&mut self.writer, columns)?;
+        self.facts.append(facts)
     }
 
     pub(super) fn close(mut self) -> Result<(), Error> {
         self.write_rest()?;
         self.writer.close()?;
-        Ok(())
+        self.facts.close()
     }
 }
 
@@ -199,35 +186,32 @@ impl Claims {
 mod tests {
     use super::*;
 
+    use arrow::array::AsArray;
+
     use crate::claim::Go;
+    use crate::config::{Kind, Role};
 
     /// Against serde_arrow, which makes every column from the same claims.
     #[test]
     fn columns_made_by_hand_are_those_of_serde() {
-        let file = tempfile::tempfile().unwrap();
-        let encoder = Claims::new(file, Arc::default()).unwrap().encoder();
-        let fact = |raw: Option<&str>, evidence: &[&str]| Fact {
-            fact_id: "f".into(),
-            task: "function".into(),
-            question: "What?".into(),
-            raw_text: raw.map(str::to_owned),
-            text: "Bindet Zink, µM.".into(),
-            evidence: evidence.iter().map(|&code| code.to_owned()).collect(),
-        };
+        let [file, facts] = [0; 2].map(|_| tempfile::tempfile().unwrap());
+        let mut source = crate::source::test_context(Kind::Gaf).source;
+        source.role = Role::Test;
+        let encoder = Claims::new(file, facts, source, Arc::default()).unwrap().encoder();
         let (term, aspect, evidence, locus) = ("GO:1".into(), "F".into(), "IDA".into(), String::new());
         let claims = [
             Claim { order: 7, record: 4, sequence: Some("MKT".into()), test: true, ..Claim::default() },
-            Claim { fact: Some(fact(Some("raw"), &["ECO:1", "ECO:2"]).into()), ..Claim::default() },
             Claim { key: Some("k".into()), protein_id: Some("p".into()), ..Claim::default() },
-            Claim { fact: Some(fact(None, &[]).into()), source: "s".into(), ..Claim::default() },
+            Claim { accession: "µ".into(), ..Claim::default() },
             Claim { go: Some(Go { term, aspect, evidence, locus }.into()), ..Claim::default() },
         ];
         for claims in [&claims[..], &claims[..1], &claims[1..2], &claims[2..], &[]] {
-            let made = encoder.rows(claims).unwrap();
-            let want = serde_arrow::to_arrow(&encoder.fields, claims).unwrap();
-            for ((field, made), want) in encoder.fields.iter().zip(made.columns()).zip(want) {
-                assert_eq!(made, &want, "{field}");
+            let mut made = encoder.rows(claims).unwrap().columns().to_vec();
+            for _ in ["source", "scope"] {
+                assert!(made.pop().unwrap().as_string::<i64>().iter().all(|name| name == Some("test")));
             }
+            let want = serde_arrow::to_arrow(&encoder.fields[..made.len()], claims).unwrap();
+            assert_eq!(made, want);
         }
     }
 }

@@ -38,7 +38,6 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datasets::residue::{self, SequenceError};
-use datasets::table::row_group::Encoded;
 use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 
@@ -49,7 +48,7 @@ use crate::config::{Kind, Source};
 use crate::fasta::{Entries, Entry};
 use crate::json::Elements;
 use crate::ledger::{Ledger, cut};
-use crate::parse::Claims;
+use crate::parse::{Claims, Group};
 use crate::reader::{Input, Line, Lines};
 use crate::reason::{Fault, Reason};
 use go::Ontology;
@@ -360,7 +359,7 @@ impl<'a> Sink<'a> {
             ledger.claimed(&claims);
             claims
         };
-        // Who gets the row group may have gone, with an error of its own.
+        // Who gets the group may have gone, with an error of its own.
         let work = |(chunk, done): (Chunk<R>, Sender<_>)| _ = done.send(encoder.encode(parse(chunk)));
         let (wait, waiting) = channel();
         let waiting = Mutex::new(waiting);
@@ -374,7 +373,7 @@ impl<'a> Sink<'a> {
         };
         std::thread::scope(|scope| {
             let wait = wait;
-            let (mut groups, mut n_helpers) = (VecDeque::<Receiver<Result<Encoded, Error>>>::new(), 0);
+            let (mut groups, mut n_helpers) = (VecDeque::<Receiver<Result<Group, Error>>>::new(), 0);
             loop {
                 let (chunk, is_last) = places.chunk(&mut next)?;
                 if is_last {
@@ -540,7 +539,7 @@ pub(crate) fn stem(path: &Path) -> String {
 #[cfg(test)]
 pub(crate) fn facts(parsed: &Parsed) -> Vec<(&str, &str)> {
     let facts = parsed.claims.iter().filter_map(|c| c.fact.as_ref());
-    facts.map(|f| (f.task.as_str(), f.text.as_str())).collect()
+    facts.map(|f| (f.task, f.text.as_str())).collect()
 }
 
 /// A context without source, for tests of single parsers.

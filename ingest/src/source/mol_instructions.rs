@@ -104,7 +104,7 @@ mod tests {
             r#"{"instruction":"Say.","input":"```\nMKLA\n```","output":"Judging by the sequence, it binds\n zinc.","metadata":{"protein_accession":"X0","seq_len":"4","task":"general function","split":"test"}}"#,
         )
         .unwrap();
-        assert_eq!((read.task.as_str(), read.text.as_str()), ("general", "It binds zinc."));
+        assert_eq!((read.task, read.text.as_str()), ("general", "It binds zinc."));
         assert_eq!(
             (claim.sequence.as_deref(), claim.accession.as_str(), claim.test),
             (Some("MKLA"), "X0", true)
@@ -113,10 +113,7 @@ mod tests {
             r#"{"instruction":"Design.","input":"1. It must bind zinc.","output":"Here it is: ```\nMKLA\n```","metadata":{"task":"protein design","split":"train"}}"#,
         )
         .unwrap();
-        assert_eq!(
-            (read.task.as_str(), claim.sequence.as_deref(), claim.test),
-            ("design", Some("MKLA"), false)
-        );
+        assert_eq!((read.task, claim.sequence.as_deref(), claim.test), ("design", Some("MKLA"), false));
         let reshaped = r#"{"instruction":"Say.","sequence":"MKLA","description":"Binds zinc.","split":"train","metadata":"Binds zinc."}"#;
         assert_eq!(fact(reshaped).unwrap_err().reason, Reason::Malformed, "no task is named");
         let parsed = parse(&test_context(Kind::MolInstructions), Some("function"), reshaped).unwrap();
@@ -129,7 +126,7 @@ mod tests {
         let record =
             format!(r#"{{"instruction":"","input":"MKLA","output":"Binds zinc.","metadata":{metadata}}}"#);
         let (claim, read) = fact(&record).unwrap();
-        assert_eq!((read.task.as_str(), claim.accession.as_str(), claim.test), ("function", "", true));
+        assert_eq!((read.task, claim.accession.as_str(), claim.test), ("function", "", true));
     }
 
     #[test]

@@ -117,18 +117,18 @@ impl<'a> Statements<'a> {
     }
 
     /// A statement that may be one word (a name, keywords); nothing if there is no text.
-    pub(crate) fn word(&mut self, task: &str, raw: &str, text: String) {
+    pub(crate) fn word(&mut self, task: &'static str, raw: &str, text: String) {
         if !raw.trim().is_empty() {
             self.state(task, raw, text, true);
         }
     }
 
     /// A sentence; one word alone is refused.
-    pub(crate) fn sentence(&mut self, task: &str, raw: &str, text: String) {
+    pub(crate) fn sentence(&mut self, task: &'static str, raw: &str, text: String) {
         self.state(task, raw, text, false);
     }
 
-    fn state(&mut self, task: &str, raw: &str, text: String, may_be_one_word: bool) {
+    fn state(&mut self, task: &'static str, raw: &str, text: String, may_be_one_word: bool) {
         let checked = clean::worth_keeping(&text);
         if let Err(fault) = checked
             && !(may_be_one_word && fault.reason == Reason::SingleWord)
