@@ -226,37 +226,44 @@ impl Plans<'_> {
         // A record that was refused may be the only one that holds the sequence of a protein that others name.
         let held = self.parsed.claims.clone().filter(col("sequence").is_not_null())?;
         let held = held.select(["protein_id", "sequence"].map(col).to_vec())?;
-        let (mut proteins, mut batches) = (HashMap::new(), self.engine.stream(held).await?);
+        let (mut proteins, mut place_of) = (Vec::new(), HashMap::new());
+        let mut batches = self.engine.stream(held).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             let [ids, letters] = [0, 1].map(|at| batch.column(at).as_string::<i64>());
             for (id, letters) in ids.iter().zip(letters).filter_map(|(id, letters)| id.zip(letters)) {
-                proteins.entry(claim::number(id)).or_insert_with(|| ProteinClaim {
-                    protein_id: id.to_owned(),
-                    sequence: letters.to_owned(),
-                    ..ProteinClaim::default()
+                place_of.entry(claim::number(id)).or_insert_with(|| {
+                    let [protein_id, sequence] = [id, letters].map(str::to_owned);
+                    proteins.push(ProteinClaim { protein_id, sequence, ..ProteinClaim::default() });
+                    proteins.len() - 1
                 });
             }
         }
+        // Of every protein a bit for each source that names it.
+        let mut sources = vec![0_u128; proteins.len()];
         let names = self.sound.clone().filter(col("protein_id").is_not_null())?;
-        let names = names.select(["protein_id", "accession", "source", "test"].map(col).to_vec())?;
+        let names = names.select(["protein_id", "accession", "order", "test"].map(col).to_vec())?;
         let mut batches = self.engine.stream(names).await?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            let [ids, accessions, sources] = [0, 1, 2].map(|at| batch.column(at).as_string::<i64>());
+            let [ids, accessions] = [0, 1].map(|at| batch.column(at).as_string::<i64>());
+            let orders = batch.column(2).as_primitive::<UInt64Type>();
             let tests = batch.column(3).as_boolean();
             for row in 0..batch.num_rows() {
-                let protein = proteins.get_mut(&claim::number(ids.value(row)));
-                let protein = protein.expect("a protein with a name has a sequence");
+                let place = place_of.get(&claim::number(ids.value(row)));
+                let &place = place.expect("a protein with a name has a sequence");
                 if !accessions.value(row).is_empty() {
-                    name(&mut protein.accessions, accessions.value(row));
+                    name(&mut proteins[place].accessions, accessions.value(row));
                 }
-                name(&mut protein.sources, sources.value(row));
-                protein.test |= tests.value(row);
+                proteins[place].test |= tests.value(row);
+                sources[place] |= 1 << claim::place(orders.value(row)).0;
             }
         }
-        let named = proteins.into_values().filter(|protein| !protein.sources.is_empty());
-        let mut proteins: Vec<ProteinClaim> = named.collect();
+        for (protein, sources) in proteins.iter_mut().zip(sources) {
+            let of = self.config.source.iter().enumerate().filter(|(at, _)| sources >> at & 1 == 1);
+            protein.sources = of.map(|(_, source)| source.name.clone()).collect();
+        }
+        proteins.retain(|protein| !protein.sources.is_empty());
         proteins.sort_unstable_by(|a, b| a.protein_id.cmp(&b.protein_id));
         for protein in &mut proteins {
             for names in [&mut protein.accessions, &mut protein.sources] {

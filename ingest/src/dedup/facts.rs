@@ -104,9 +104,9 @@ impl Plans<'_> {
         // Facts are equal within a scope; of a published test set, which keeps all its rows, those of one name alone.
         let name = |Claimed { source, row }: &'a Claimed<'a>| {
             let scope = source.scope();
-            (row.id, scope, if scope.is_empty() { "" } else { row.accession })
+            (row.id, (!scope.is_empty()).then_some((scope, row.accession)))
         };
-        let mut first_of: HashMap<(u128, &str, &str), &Claimed<'_>> = HashMap::new();
+        let mut first_of: HashMap<_, &Claimed<'_>> = HashMap::new();
         for fact in of_protein.clone() {
             let first = first_of.entry(name(fact)).or_insert(fact);
             *first = std::cmp::min_by_key(*first, fact, |of| of.row.order);

@@ -1,7 +1,9 @@
 //! Mol-Instructions, protein part: a JSON array of `{instruction, input, output, metadata}` with the sequence between
 //! fences, or of `{instruction, sequence, description, split}` as RAPM reshapes it.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use crate::Error;
@@ -39,10 +41,9 @@ pub(crate) fn read(context: &Context, input: Input<'_>, sink: &mut Sink) -> Resu
     sink.elements(input, |text| parse(context, task_of_file, text))
 }
 
-/// Task of the facts, by what the sources call it.
-fn task(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_lowercase();
-    let names = [
+/// Tasks of the facts, by what the sources call them.
+static TASKS: LazyLock<[(Finder<'_>, &str); 6]> = LazyLock::new(|| {
+    let tasks = [
         ("catalytic", "catalytic_activity"),
         ("domain", "domain"),
         ("motif", "domain"),
@@ -50,8 +51,12 @@ fn task(name: &str) -> Option<&'static str> {
         ("general", "general"),
         ("function", "function"),
     ];
-    let is_in = |part: &str| memmem::find(name.as_bytes(), part.as_bytes()).is_some();
-    names.iter().find(|(part, _)| is_in(part)).map(|(_, task)| *task)
+    tasks.map(|(part, task)| (Finder::new(part), task))
+});
+
+fn task(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    TASKS.iter().find(|(part, _)| part.find(name.as_bytes()).is_some()).map(|(_, task)| *task)
 }
 
 fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> Result<Parsed, Fault> {
@@ -81,7 +86,8 @@ fn parse(context: &Context, task_of_file: Option<&'static str>, text: &str) -> R
 
 /// What stands between ``` fences; the whole text if there are none.
 fn fenced(text: &str) -> &str {
-    let fence = |text: &str| memmem::find(text.as_bytes(), b"```");
+    static FENCE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("```"));
+    let fence = |text: &str| FENCE.find(text.as_bytes());
     let inside = fence(text).map_or(text, |at| &text[at + 3..]);
     inside[..fence(inside).unwrap_or(inside.len())].trim()
 }
