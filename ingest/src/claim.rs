@@ -269,14 +269,17 @@ pub(crate) const MAX_LINES: u64 = 1 << 30;
 /// Claims of one record, at most.
 pub(crate) const MAX_PARTS: usize = 1 << 12;
 
+/// The bit of a place at which its source begins.
+pub(crate) const SOURCE_BIT: u64 = 56;
+
 /// Place of a record.
 pub(crate) fn record(source: usize, file: usize, line: u64) -> u64 {
-    (source as u64) << 56 | (file as u64) << 42 | (line % MAX_LINES) << 12
+    (source as u64) << SOURCE_BIT | (file as u64) << 42 | (line % MAX_LINES) << 12
 }
 
 /// Source, file and line of a place.
 pub(crate) fn place(order: u64) -> (usize, usize, u64) {
-    ((order >> 56) as usize, order as usize >> 42 & (MAX_FILES - 1), order >> 12 & (MAX_LINES - 1))
+    ((order >> SOURCE_BIT) as usize, order as usize >> 42 & (MAX_FILES - 1), order >> 12 & (MAX_LINES - 1))
 }
 
 /// The id of a protein or a fact, 32 hex digits, as a number.

@@ -149,6 +149,7 @@ async fn id_conflicts(engine: &Engine, claims: &DataFrame) -> Result<Vec<Refused
         .clone()
         // Only the first claim of a record names it: a secondary accession may belong to several entries.
         .filter(col("order").eq(col("record")).and(is_named))?
+        .with_column("source", col("order") >> lit(claim::SOURCE_BIT))?
         .select(["source", "accession", "protein_id", "order", "record"].map(col).to_vec())?;
     let first = named
         .clone()

@@ -19,7 +19,9 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::logical_expr::{Expr, case, col, lit};
 use datafusion::prelude::ParquetReadOptions;
+use datafusion::scalar::ScalarValue;
 use fs_err as fs;
 use futures::TryStreamExt;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -30,7 +32,7 @@ use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::claim;
-use crate::config::{Config, Kind};
+use crate::config::{Config, Kind, Source};
 use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
 use crate::manifest::Fingerprint;
@@ -199,7 +201,7 @@ impl Parser {
         datasets::atomic_write::<Error>(&self.facts(unit), |facts| {
             datasets::atomic_write(&self.claims(unit), |claims| {
                 let [claims, facts] = [claims.try_clone()?, facts.try_clone()?];
-                let mut claims = Claims::new(claims, facts, context.source.clone(), self.is_over.clone())?;
+                let mut claims = Claims::new(claims, facts, self.is_over.clone())?;
                 let files = source::files(&context.source).enumerate();
                 for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
                     let path = self.job.data.join(name);
@@ -343,6 +345,8 @@ pub(crate) async fn parse(
     let schema = Schema::new(fields()?);
     let options = ParquetReadOptions::default().schema(&schema);
     let claims = engine.session.read_parquet(format!("{}/", staging.display()), options).await?;
+    let claims = claims.with_column("source", of_source(config, |source| &source.name)?)?;
+    let claims = claims.with_column("scope", of_source(config, Source::scope)?)?;
     let mut name = Sha256::new();
     units.iter().for_each(|unit| name.update(&unit.name));
     Ok(Parsed {
@@ -353,6 +357,16 @@ pub(crate) async fn parse(
         ontology: text,
         name: datasets::hex(&name.finalize()[..16]),
     })
+}
+
+/// What the source of a claim, which its place tells, has of this.
+fn of_source(config: &Config, what: impl Fn(&Source) -> &str) -> Result<Expr, Error> {
+    let mut cases = case(col("order") >> lit(claim::SOURCE_BIT));
+    for (at, source) in config.source.iter().enumerate() {
+        let what = ScalarValue::LargeUtf8(Some(what(source).to_owned()));
+        cases = cases.when(lit(at as u64), lit(what));
+    }
+    Ok(cases.end()?)
 }
 
 /// Removes from the folder what a killed run has left and this one has no use for.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, BooleanArray, LargeStringBuilder, RecordBatch, UInt64Array, new_null_array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datasets::table::row_group::{self, Encoded};
 use hashbrown::HashSet;
 use parquet::arrow::ArrowWriter;
@@ -19,7 +19,6 @@ use serde_arrow::schema::{SchemaLike, TracingOptions};
 use super::facts::{self, Block};
 use crate::Error;
 use crate::claim::{self, Claim};
-use crate::config::Source;
 
 /// Claims that are written together where files are small.
 const GROUP: usize = 1 << 11;
@@ -30,11 +29,9 @@ const PAGE_BYTES: usize = 64 << 10;
 /// Proteins whose sequence is remembered to be in the file, at most.
 const MOST_KNOWN: usize = 1 << 20;
 
-/// Columns of a claim: its own, and what [`Source`] tells.
+/// Columns of a claim.
 pub(super) fn fields() -> Result<Vec<FieldRef>, Error> {
-    let mut fields = Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?;
-    fields.extend(["source", "scope"].map(|name| Arc::new(Field::new(name, DataType::LargeUtf8, false))));
-    Ok(fields)
+    Ok(Vec::<FieldRef>::from_type::<Claim>(TracingOptions::default())?)
 }
 
 /// A file of claims that grows, a row group at a time, and beside it one of the facts among them.
@@ -56,7 +53,6 @@ pub(crate) struct Group {
 
 /// Makes groups of claims, on any thread.
 pub(crate) struct Encoder {
-    source: Source,
     fields: Vec<FieldRef>,
     schema: SchemaRef,
     factory: ArrowRowGroupWriterFactory,
@@ -94,8 +90,6 @@ impl Encoder {
             match field.name().as_str() {
                 "order" => Arc::new(UInt64Array::from_iter_values(claims.iter().map(|of| of.order))),
                 "record" => Arc::new(UInt64Array::from_iter_values(claims.iter().map(|of| of.record))),
-                "source" => texts(claims, |_| Some(&self.source.name)),
-                "scope" => texts(claims, |_| Some(self.source.scope())),
                 "accession" => texts(claims, |of| Some(&of.accession)),
                 "protein_id" => texts(claims, |of| of.protein_id.as_deref()),
                 "sequence" => texts(claims, |of| of.sequence.as_deref()),
@@ -121,7 +115,6 @@ impl Claims {
     pub(super) fn new(
         file: std::fs::File,
         facts: std::fs::File,
-        source: Source,
         is_over: Arc<AtomicBool>,
     ) -> Result<Self, Error> {
         let fields = fields()?;
@@ -131,14 +124,14 @@ impl Claims {
             .set_data_page_size_limit(PAGE_BYTES)
             .set_statistics_enabled(EnabledStatistics::None)
             .set_dictionary_enabled(false);
-        for column in ["source", "scope", "go.term", "go.aspect", "go.evidence"] {
+        for column in ["go.term", "go.aspect", "go.evidence"] {
             let path = ColumnPath::new(column.split('.').map(str::to_owned).collect());
             properties = properties.set_column_dictionary_enabled(path, true);
         }
         let schema = Arc::new(Schema::new(fields.clone()));
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties.build()))?;
         let (writer, factory) = writer.into_serialized_writer()?;
-        let encoder = Arc::new(Encoder { source, fields, schema, factory, known: Mutex::default() });
+        let encoder = Arc::new(Encoder { fields, schema, factory, known: Mutex::default() });
         Ok(Self { encoder, writer, facts: facts::Writer::new(facts), rest: vec![], is_over })
     }
 
@@ -186,18 +179,13 @@ impl Claims {
 mod tests {
     use super::*;
 
-    use arrow::array::AsArray;
-
     use crate::claim::Go;
-    use crate::config::{Kind, Role};
 
     /// Against serde_arrow, which makes every column from the same claims.
     #[test]
     fn columns_made_by_hand_are_those_of_serde() {
         let [file, facts] = [0; 2].map(|_| tempfile::tempfile().unwrap());
-        let mut source = crate::source::test_context(Kind::Gaf).source;
-        source.role = Role::Test;
-        let encoder = Claims::new(file, facts, source, Arc::default()).unwrap().encoder();
+        let encoder = Claims::new(file, facts, Arc::default()).unwrap().encoder();
         let (term, aspect, evidence, locus) = ("GO:1".into(), "F".into(), "IDA".into(), String::new());
         let claims = [
             Claim { order: 7, record: 4, sequence: Some("MKT".into()), test: true, ..Claim::default() },
@@ -206,12 +194,8 @@ mod tests {
             Claim { go: Some(Go { term, aspect, evidence, locus }.into()), ..Claim::default() },
         ];
         for claims in [&claims[..], &claims[..1], &claims[1..2], &claims[2..], &[]] {
-            let mut made = encoder.rows(claims).unwrap().columns().to_vec();
-            for _ in ["source", "scope"] {
-                assert!(made.pop().unwrap().as_string::<i64>().iter().all(|name| name == Some("test")));
-            }
-            let want = serde_arrow::to_arrow(&encoder.fields[..made.len()], claims).unwrap();
-            assert_eq!(made, want);
+            let want = serde_arrow::to_arrow(&encoder.fields, claims).unwrap();
+            assert_eq!(encoder.rows(claims).unwrap().columns(), want);
         }
     }
 }
