@@ -14,6 +14,13 @@ use crate::parse::facts::Row;
 /// several keywords, and two entries contradict each other only if they have none in common. Case, and a full stop at the
 /// end, make no other answer.
 pub(super) fn contradictions(facts: &[&Claimed<'_>]) -> Vec<ContradictionRow> {
+    // Most proteins are spoken of by one entry, which does not contradict itself.
+    let is_one_entry = |a: &Claimed<'_>, b: &Claimed<'_>| {
+        a.source.name == b.source.name && a.row.accession == b.row.accession && b.row.question.is_empty()
+    };
+    if facts.first().is_none_or(|first| facts.iter().all(|of| is_one_entry(first, of))) {
+        return vec![];
+    }
     let mut subjects: BTreeMap<(u128, &str, &str), Vec<&Claimed<'_>>> = BTreeMap::new();
     for fact in facts {
         subjects.entry((fact.row.protein, fact.row.task, fact.row.question)).or_default().push(fact);
