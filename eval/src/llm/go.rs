@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use datasets::llm::{Fact, Record};
-use rewards::go::Terms;
+use rewards::go::{Terms, agreement};
 use rewards::{Answer, Reason, Reward, Task, answer};
 use serde_json::{Map, json};
 
-use super::{Asking, Corpus, Policy, Questions, answers, sample};
+use super::{Asking, Corpus, Policy, Questions, sample, sampled};
 use crate::baseline::go::{constants, transfer};
 use crate::baseline::neighbour::Neighbours;
 use crate::metric::go::{Prf, macro_, micro};
@@ -40,7 +40,9 @@ fn annotated(record: &Record) -> Option<(char, &[String])> {
     }
 }
 
-/// Evaluates policies on the test part. A question asks for the terms of one aspect; sets are propagated, without roots.
+/// Evaluates policies on the test part. A question asks for the terms of one aspect; sets are propagated, without roots. The
+/// prediction is what several sampled answers agree on ([`consensus`]): the most probable answer of a policy that is
+/// not sure is one rare list of terms, not the terms that are likely.
 ///
 /// # Errors
 /// When a prompt cannot be encoded.
@@ -57,14 +59,14 @@ pub fn run(
     for (name, policy) in policies {
         let questions = Questions::new(&corpus.records.test, "go", asking, policy.path());
         let truths: Vec<Terms> = questions.records.iter().filter_map(|r| propagated(r)).collect();
-        let said = answers(policy, &questions.examples, asking)?;
-        let read = |text: &String| answer::parse(Task::Go, text);
-        let terms = |text: &String| match read(text) {
+        let said = sampled(policy, &questions.examples, asking)?;
+        let terms = |text: &String| match answer::parse(Task::Go, text) {
             Ok(Answer::Go(ids)) => reward.ontology.propagate(&ids),
             _ => Terms::default(),
         };
-        let own: Vec<Terms> = said.iter().map(terms).collect();
-        let blind: Vec<Terms> = answers(policy, &questions.shuffled, asking)?.iter().map(terms).collect();
+        let predict = |group: &Vec<String>| consensus(&group.iter().map(terms).collect::<Vec<_>>());
+        let own: Vec<Terms> = said.iter().map(predict).collect();
+        let blind: Vec<Terms> = sampled(policy, &questions.shuffled, asking)?.iter().map(predict).collect();
         let floors = floors(corpus, &reward, &questions, &truths)?;
         let clusters = questions.clusters();
         let mut comparison =
@@ -77,16 +79,17 @@ pub fn run(
         }
         let rows = METRICS.iter().map(|(metric, value)| comparison.row(metric, true, value)).collect();
         let samples = questions.examples.iter().enumerate().map(|(at, example)| {
-            let parsed = read(&said[at]);
-            let f1 = macro_([(&own[at], &truths[at])]).map(|prf| prf.f1);
+            let specific = reward.ontology.most_specific(&own[at]).into_iter();
+            let named = specific.map(|index| reward.ontology.id(index).to_owned()).collect();
+            let f1 = agreement(&own[at], &truths[at]).f1;
             let metrics = Map::from_iter([("f1".to_owned(), json!(f1))]);
-            sample(at, example, &said[at], parsed, metrics)
+            sample(at, example, &said[at].join("\n"), Ok(Answer::Go(named)), metrics)
         });
         results.push(Results {
             task: "go".to_owned(),
             model: name.clone(),
             dataset: Dataset { n_used: truths.len(), ..dataset.clone() },
-            config: json!({ "asking": asking, "unreadable": unreadable(&said, Task::Go) }),
+            config: json!({ "asking": asking, "unreadable": unreadable(&said.concat(), Task::Go) }),
             samples: samples.collect(),
             rows,
             charts: vec![],
@@ -94,6 +97,22 @@ pub fn run(
         earlier.push((name.clone(), own));
     }
     Ok(results)
+}
+
+/// The terms that agree best with all answers to a question: what earns most if the truth is spread as they are. Tried are the
+/// answers, and the terms that so many of them name.
+fn consensus(answers: &[Terms]) -> Terms {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    answers.iter().flat_map(|of| &of.indices).for_each(|&term| *counts.entry(term).or_default() += 1);
+    let named = |n_least| {
+        let indices = counts.iter().filter(|&(_, &n)| n >= n_least).map(|(&term, _)| term);
+        Terms { indices: indices.collect(), n_unknown: 0 }
+    };
+    let worth = |terms: &Terms| answers.iter().map(|of| agreement(terms, of).f1).sum::<f64>();
+    let tried = answers.iter().cloned().chain((1..=answers.len()).map(named));
+    let tried = tried.map(|terms| (worth(&terms), terms));
+    let best = tried.reduce(|best, other| if other.0 > best.0 { other } else { best });
+    best.map(|(_, terms)| terms).unwrap_or_default()
 }
 
 /// Constant answers and the nearest training protein, each fitted per aspect.
@@ -138,4 +157,29 @@ pub(super) fn unreadable(said: &[String], task: Task) -> BTreeMap<String, usize>
     let reasons = said.iter().filter_map(|text| answer::parse(task, text).err());
     reasons.for_each(|reason: Reason| *counts.entry(reason.to_string()).or_insert(0) += 1);
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consensus_is_what_answers_agree_on() {
+        let set = |indices: &[u32]| Terms { indices: indices.to_vec(), n_unknown: 0 };
+        // Nobody says 1 and 2 alone, most say both.
+        let said = [set(&[1, 2, 3]), set(&[1, 2, 4]), set(&[1, 2, 5]), set(&[6])];
+        assert_eq!(consensus(&said), set(&[1, 2]));
+        assert_eq!(consensus(&said[3..]), set(&[6]));
+        let [most, one] = [set(&[7, 8]), set(&[9])];
+        assert_eq!(consensus(&[most.clone(), one.clone(), most.clone(), most.clone()]), most);
+        // A word more costs those who do not say it less than it gives the one who does.
+        assert_eq!(consensus(&[most.clone(), one, most]), set(&[7, 8, 9]));
+        // Not the best of all sets, but near it.
+        let worth = |of: &Terms| said.iter().map(|one| agreement(of, one).f1).sum::<f64>();
+        let subsets =
+            (0..64).map(|bits: u32| set(&(1..=6).filter(|n| bits >> (n - 1) & 1 == 1).collect::<Vec<_>>()));
+        let best = subsets.map(|of| worth(&of)).fold(0.0, f64::max);
+        assert!(worth(&consensus(&said)) > 0.95 * best);
+        assert_eq!(consensus(&[]), Terms::default());
+    }
 }

@@ -16,7 +16,7 @@ pub use export::{About, export};
 pub use policy::{Policy, ProteinConfig, Saying, Tensors};
 pub use question::{Asking, Questions};
 
-use question::{answers, sampled};
+use question::sampled;
 
 use datasets::llm::Example;
 use rewards::{Answer, Reason};

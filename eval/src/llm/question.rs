@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::Policy;
 use crate::baseline::shuffled;
 
-/// Questions that are answered together; no answer depends on it.
-const BATCH: usize = 64;
-
 /// How a policy is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +20,7 @@ pub struct Asking {
     pub per_task: usize,
     /// Longest answer in tokens.
     pub max_new_tokens: usize,
-    /// Answers sampled to a question whose answer is a number; their mean is the prediction.
+    /// Answers sampled to a question whose answer is a number or some terms; what they agree on is the prediction.
     pub samples: usize,
 }
 
@@ -69,20 +66,4 @@ pub(super) fn sampled(policy: &Policy, examples: &[Example], asking: &Asking) ->
     let completions = policy.sample(&prompts, asking.samples, asking.max_new_tokens, 1.0, draw)?;
     let decode = |group: &[Completion]| group.iter().map(|c| policy.decode(&c.tokens)).collect();
     completions.chunks_exact(asking.samples).map(decode).collect()
-}
-
-/// The most probable answers, decoded.
-///
-/// # Errors
-/// When a prompt cannot be encoded.
-pub(super) fn answers(policy: &Policy, examples: &[Example], asking: &Asking) -> Result<Vec<String>> {
-    let mut said = Vec::with_capacity(examples.len());
-    for batch in examples.chunks(BATCH) {
-        let prompts =
-            batch.iter().map(|example| policy.encode_prompt(example)).collect::<Result<Vec<_>>>()?;
-        for completion in policy.answer(&prompts, asking.max_new_tokens)? {
-            said.push(policy.decode(&completion.tokens)?);
-        }
-    }
-    Ok(said)
 }
