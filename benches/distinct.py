@@ -10,6 +10,7 @@ row of every (sequence in upper case, question, answer) and write it with zstd a
 
 import argparse
 import collections
+import multiprocessing
 import os
 import random
 import subprocess
@@ -128,7 +129,10 @@ def main():
     path, out = os.path.join(given.folder, "records.parquet"), os.path.join(given.folder, "out.parquet")
     if not os.path.exists(path):
         os.makedirs(given.folder, exist_ok=True)
-        make(f"{path}.part", given.rows)
+        # In a process of its own, since the most memory of one that is begun later is at least that of the one that begins it.
+        making = multiprocessing.Process(target=make, args=(f"{path}.part", given.rows))
+        making.start()
+        making.join()
         os.rename(f"{path}.part", path)
     print(f"{path}: {os.path.getsize(path) / 1e6:.0f} MB")
     used, rows = collections.defaultdict(list), {}

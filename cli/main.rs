@@ -36,7 +36,13 @@ enum Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    allocator::keep_freed_memory(matches!(cli.command, Command::Ingest(_)));
+    let is_ingest = match cli.command {
+        Command::Ingest(_) => true,
+        #[cfg(feature = "ballista")]
+        Command::Cluster { .. } => true,
+        _ => false,
+    };
+    allocator::keep_freed_memory(is_ingest);
     let filter = tracing_subscriber::EnvFilter::try_from_env("PEPTALK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()

@@ -1,7 +1,7 @@
 //! What a record says: at most one row for one table, with its place in the sources.
 //!
-//! Parsers make claims, the staging files hold them, the relational plans ([`crate::dedup`]) choose among them. The
-//! `order` of a claim is its place (source, file, line, part); whatever the plans choose, they choose the lowest
+//! Parsers make claims, the staging files hold them, the relational work ([`crate::dedup`]) chooses among them. The
+//! `order` of a claim is its place (source, file, line, part); whatever it chooses, it chooses the lowest
 //! order, so no thread count and no batch size changes a result.
 
 use datasets::residue;

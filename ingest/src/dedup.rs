@@ -1,5 +1,6 @@
 //! The relational work: which claims conflict, which repeat, which find their proteins. All of it runs as DataFusion
-//! plans over the staged claims; every choice is for the lowest `order`, so the result does not depend on threads.
+//! plans over the staged claims, but for facts, which are merged bucket by bucket; every choice is for the lowest `order`, so
+//! the result does not depend on threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,7 +26,7 @@ mod pairs;
 use crate::Error;
 use crate::buckets::{Buckets, Dealt, sorted};
 use crate::claim;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::engine::Engine;
 use crate::ledger::{Ledger, Notes};
 use crate::parse::Parsed;
@@ -267,13 +268,22 @@ impl Plans<'_> {
         proteins.retain(|protein| !protein.sources.is_empty());
         proteins.sort_unstable_by(|a, b| a.protein_id.cmp(&b.protein_id));
         for protein in &mut proteins {
-            for names in [&mut protein.accessions, &mut protein.sources] {
-                names.sort();
-                names.dedup();
-                names.shrink_to_fit();
-            }
+            protein.sources.sort();
+            protein.accessions.sort();
+            protein.accessions.dedup();
+            protein.accessions.shrink_to_fit();
         }
         Ok(proteins)
+    }
+
+    /// The source of a claim.
+    fn source(&self, order: u64) -> &Source {
+        &self.config.source[claim::place(order).0]
+    }
+
+    /// And within what it repeats.
+    fn scope(&self, order: u64) -> &str {
+        self.source(order).scope()
     }
 
     /// All sound claims for one table. Where there are none the plan is empty, and no file is read for it.
@@ -285,7 +295,7 @@ impl Plans<'_> {
     /// The same with what the claim itself tells.
     fn claims(&self, table: &str, columns: &[&str]) -> Result<DataFrame, Error> {
         let claims = self.claims_for(table)?;
-        let mut select: Vec<Expr> = ["order", "protein_id", "source", "scope", "accession"].map(col).to_vec();
+        let mut select: Vec<Expr> = ["order", "protein_id", "source", "accession"].map(col).to_vec();
         select.extend(columns.iter().map(|f| get_field(col(table), *f).alias(*f)));
         Ok(claims.select(select)?)
     }

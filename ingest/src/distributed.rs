@@ -5,7 +5,7 @@
 //! folder of the output under the same paths (a file system that they share); between them go only plans and rows.
 //!
 //! An executor that dies is noticed after [`TIMEOUT_SECONDS`]; what it had begun, or held for others, is made again. A unit
-//! of parsing that is done twice leaves the same file under the same name.
+//! of parsing that is done twice leaves the same files under the same names.
 
 use std::net::SocketAddr;
 use std::path::Path;

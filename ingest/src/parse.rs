@@ -1,6 +1,6 @@
-//! Raw files → claims in Parquet, by a plan that has a partition for every [`Unit`] of work.
+//! Raw files → claims in Parquet and facts in buckets, by a plan that has a partition for every [`Unit`] of work.
 //!
-//! The name of a unit says what went into it, so a file of claims that lies there is the one that would be written: a run
+//! The name of a unit says what went into it, so files of it that lie there are those that would be written: a run
 //! that was killed is gone on with, and a unit that is parsed twice, on two machines too, leaves what it left before, but for which
 //! of the facts about a protein holds its sequence.
 
@@ -38,14 +38,14 @@ use crate::ledger::{Ledger, Notes};
 use crate::manifest::Fingerprint;
 use crate::source::{self, Context, Sink, cath::PublishedSplit, go::Ontology};
 use claims::fields;
-pub(crate) use claims::{Claims, Group, texts};
+pub(crate) use claims::{Claims, Group, text_column};
 use facts::Facts;
 pub(crate) use operator::Parse;
 
 /// Small files of a source are parsed together until they have so many bytes.
 const UNIT_BYTES: u64 = 32 << 20;
 
-/// Some files of a source that are parsed one after the other, into one file of claims.
+/// Some files of a source that are parsed one after the other, into one file of claims and one of facts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     source: usize,
@@ -215,7 +215,7 @@ impl Parser {
                 claims.close()
             })
         })?;
-        // Last: who finds the notes finds the claims.
+        // Last: who finds the notes finds the claims and facts.
         crate::work::keep(&self.notes(unit), &ledger.take())?;
         tracing::info!(unit = unit.name, seconds = started.elapsed().as_secs_f32(), "parsed");
         Ok(())
@@ -389,7 +389,7 @@ mod tests {
     use super::*;
     use crate::manifest;
 
-    /// Records of each file of the recipe, and names and times of the files of claims, after the folder was parsed.
+    /// Records of each file of the recipe, and names and times of the files of claims and facts, after the folder was parsed.
     fn parsed(data: &Path, staging: &Path) -> Result<(Vec<u64>, BTreeMap<String, SystemTime>), Error> {
         let source = |name: &str, files: &[&str]| serde_json::json!({ "name": name, "kind": "swissprot_fasta", "files": files, "licence": "none" });
         let sources = [source("one", &["a.fasta", "b.fasta"]), source("or/two", &["c.fasta"])];
@@ -401,8 +401,8 @@ mod tests {
         let (files, _) = ledger.close(&config, &inputs);
         let rows = files.iter().map(|file| file.rows_in).collect();
         let files = fs::read_dir(staging)?.map(|file| file.unwrap().path());
-        let claims = files.filter(|path| path.extension().is_some_and(|end| end == "parquet"));
-        let timed = claims.map(|path| {
+        let made = files.filter(|path| path.extension().is_some_and(|end| end != "json"));
+        let timed = made.map(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             (name, fs::metadata(path).unwrap().modified().unwrap())
         });
@@ -410,7 +410,8 @@ mod tests {
     }
 
     fn entry(id: &str) -> String {
-        format!(">sp|{id}|X_Y Thing OS=Beast OX=1\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIE\n")
+        let own: String = id.bytes().map(|b| char::from(b"ACDEFGHIKL"[b as usize % 10])).collect();
+        format!(">sp|{id}|X_Y Thing OS=Beast OX=1\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIE{own}\n")
     }
 
     #[test]
@@ -429,7 +430,7 @@ mod tests {
         let sources: Vec<&str> = first.keys().map(|name| name.split('-').next().unwrap()).collect();
         assert_eq!(
             sources,
-            ["one", "or_two"],
+            ["one", "one", "or_two", "or_two"],
             "small files of a source are a unit, names of sources are free"
         );
         assert_eq!(fs::read_dir(&staging).unwrap().count(), 6, "what a killed run left is removed");
@@ -439,7 +440,7 @@ mod tests {
         let changed = parsed(folder.path(), &staging).unwrap().1;
         let same: Vec<&String> =
             changed.keys().filter(|name| changed.get(*name) == first.get(*name)).collect();
-        assert_eq!((changed.len(), same.len()), (2, 1), "{first:?} {changed:?}");
+        assert_eq!((changed.len(), same.len()), (4, 2), "{first:?} {changed:?}");
         assert!(same[0].starts_with("one-"));
 
         fs::write(at("c.fasta"), "").unwrap();

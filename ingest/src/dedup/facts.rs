@@ -1,5 +1,5 @@
 //! Facts, and those that others stand for: the same text once more, or nearly the same about one protein, task and
-//! question. They pass protein by protein, so that it does not matter how many there are; texts stay in their columns.
+//! question. They pass bucket by bucket, so that it does not matter how many there are; texts stay where they were read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,10 @@ use super::Plans;
 use super::contradictions::contradictions;
 use crate::config::Source;
 use crate::parse::facts::{Row, rows};
-use crate::parse::texts;
+use crate::parse::text_column;
 use crate::{Error, buckets, claim, near};
 
 /// A fact that was claimed, and by whom.
-#[derive(Clone, Copy)]
 pub(super) struct Claimed<'a> {
     pub(super) source: &'a Source,
     pub(super) row: Row<'a>,
@@ -70,19 +69,22 @@ impl Plans<'_> {
             near.extend(merged.near);
             Ok(())
         };
-        buckets::each(|bucket| self.merged(&rows(&self.parsed.facts.bucket(bucket)?)?), write)?;
+        buckets::each(|bucket| self.merged(&self.parsed.facts.bucket(bucket)?), write)?;
         (self.facts, self.near) = (kept, near);
         self.end(facts)?;
         self.end(repeats)?;
         self.end(contradictions)
     }
 
-    /// What is left of these facts, protein by protein.
-    fn merged(&self, rows: &[Row<'_>]) -> Result<Merged, Error> {
-        let is_sound = |row: &&Row<'_>| !self.refused.contains_key(&claim::record_of(row.order));
-        let source = |row: &Row<'_>| &self.config.source[claim::place(row.order).0];
-        let claimed: Vec<Claimed<'_>> =
-            rows.iter().filter(is_sound).map(|row| Claimed { source: source(row), row: *row }).collect();
+    /// What is left of the facts of a bucket, protein by protein.
+    fn merged(&self, bytes: &[u8]) -> Result<Merged, Error> {
+        let mut claimed = Vec::new();
+        for row in rows(bytes) {
+            let row = row?;
+            if !self.refused.contains_key(&claim::record_of(row.order)) {
+                claimed.push(Claimed { source: self.source(row.order), row });
+            }
+        }
         let mut sorted: Vec<(u128, &Claimed<'_>)> = claimed.iter().map(|of| (of.row.protein, of)).collect();
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.within().cmp(&b.1.within())));
         let mut chosen = Chosen::default();
@@ -92,7 +94,7 @@ impl Plans<'_> {
         let Chosen { facts, repeats, contradictions, near } = chosen;
         let kept = facts.iter().map(|of| of.row.order).collect();
         let facts = batch::<FactRow>(columns(&facts)?)?;
-        let kept_id = ids(&repeats, |of| of.1);
+        let kept_id = id_column(&repeats, |of| of.1);
         let similarity: ArrayRef = Arc::new(Float32Array::from_iter_values(repeats.iter().map(|of| of.2)));
         let repeats: Vec<&Claimed<'_>> = repeats.iter().map(|of| of.0).collect();
         let repeats = batch::<RepeatRow>([vec![kept_id, similarity], columns(&repeats)?].concat())?;
@@ -143,20 +145,25 @@ impl Plans<'_> {
 fn columns(facts: &[&Claimed<'_>]) -> Result<Vec<ArrayRef>, Error> {
     let column = |field: &FieldRef| -> Result<ArrayRef, Error> {
         Ok(match (field.name().as_str(), field.data_type()) {
-            ("fact_id", _) => ids(facts, |of| of.row.id),
-            ("protein_id", _) => ids(facts, |of| of.row.protein),
-            ("source", _) => texts(facts, |of| Some(&of.source.name)),
-            ("accession", _) => texts(facts, |of| Some(of.row.accession)),
-            ("task", _) => texts(facts, |of| Some(of.row.task)),
-            ("question", _) => texts(facts, |of| Some(of.row.question)),
-            ("raw_text", _) => texts(facts, |of| of.row.raw_text),
-            ("text", _) => texts(facts, |of| Some(of.row.text)),
+            ("fact_id", _) => id_column(facts, |of| of.row.id),
+            ("protein_id", _) => id_column(facts, |of| of.row.protein),
+            ("source", _) => text_column(facts, |of| Some(&of.source.name)),
+            ("accession", _) => text_column(facts, |of| Some(of.row.accession)),
+            ("task", _) => text_column(facts, |of| Some(of.row.task)),
+            ("question", _) => text_column(facts, |of| Some(of.row.question)),
+            ("raw_text", _) => text_column(facts, |of| of.row.raw_text),
+            ("text", _) => text_column(facts, |of| Some(of.row.text)),
             ("evidence", DataType::LargeList(code)) => {
                 let lengths = OffsetBuffer::from_lengths(facts.iter().map(|of| of.evidence().count()));
                 let codes: Vec<&str> = facts.iter().flat_map(|of| of.evidence()).collect();
-                Arc::new(LargeListArray::try_new(code.clone(), lengths, texts(&codes, |of| Some(of)), None)?)
+                Arc::new(LargeListArray::try_new(
+                    code.clone(),
+                    lengths,
+                    text_column(&codes, |of| Some(of)),
+                    None,
+                )?)
             }
-            ("licence", _) => texts(facts, |of| Some(&of.source.licence)),
+            ("licence", _) => text_column(facts, |of| Some(&of.source.licence)),
             (name, _) => unreachable!("a fact has no {name}"),
         })
     };
@@ -164,7 +171,7 @@ fn columns(facts: &[&Claimed<'_>]) -> Result<Vec<ArrayRef>, Error> {
 }
 
 /// A column of ids.
-fn ids<T>(rows: &[T], id: impl Fn(&T) -> u128) -> ArrayRef {
+fn id_column<T>(rows: &[T], id: impl Fn(&T) -> u128) -> ArrayRef {
     let mut column = LargeStringBuilder::with_capacity(rows.len(), 32 * rows.len());
     for row in rows {
         column.append_value(str::from_utf8(&claim::digits(id(row))).expect("digits are ASCII"));

@@ -22,8 +22,6 @@ struct Measured {
     mutant: String,
     ddg_kcal: f32,
     structure: String,
-    source: String,
-    scope: String,
 }
 
 /// One measurement that names no protein, as a record.
@@ -37,8 +35,6 @@ struct Unnamed {
     mutant: String,
     ddg_kcal: f32,
     structure: String,
-    source: String,
-    scope: String,
 }
 
 /// A sequence and the structure that a source of mutations gives it under.
@@ -62,11 +58,11 @@ impl Plans<'_> {
         measured.sort_by_key(|m| m.order);
         let (found, tests) = self.named_by_structure(&measured).await?;
         measured.extend(found);
-        let key = |m: &Measured| (m.protein_id.clone(), m.position, m.mutant.clone(), m.scope.clone());
+        let key = |m: &Measured| (m.protein_id.clone(), m.position, m.mutant.clone(), self.scope(m.order));
         measured.sort_by_cached_key(key); // stable: those found by structure stay last
         let same = |a: &Measured, b: &Measured| {
-            (&a.protein_id, a.position, &a.mutant, &a.scope)
-                == (&b.protein_id, b.position, &b.mutant, &b.scope)
+            (&a.protein_id, a.position, &a.mutant, self.scope(a.order))
+                == (&b.protein_id, b.position, &b.mutant, self.scope(b.order))
         };
         let average = |values: &[Measured]| {
             let sum: f64 = values.iter().map(|m| f64::from(m.ddg_kcal)).sum();
@@ -79,7 +75,7 @@ impl Plans<'_> {
                 ddg_kcal: (sum / values.len() as f64) as f32,
                 n_measured: values.len() as u32,
                 structure: first.structure.clone(),
-                source: first.source.clone(),
+                source: self.source(first.order).name.clone(),
             }
         };
         let mut writer = self.begin::<DdgRow>()?;
@@ -94,7 +90,7 @@ impl Plans<'_> {
         known: &[Measured],
     ) -> Result<(Vec<Measured>, BTreeSet<String>), Error> {
         let ddg = self.claims_for("ddg")?;
-        let mut columns: Vec<Expr> = ["order", "record", "test", "source", "scope"].map(col).to_vec();
+        let mut columns: Vec<Expr> = ["order", "record", "test"].map(col).to_vec();
         columns.extend(COLUMNS.map(|f| get_field(col("ddg"), f).alias(f)));
         let unnamed = ddg.clone().filter(col("protein_id").is_null())?.select(columns)?;
         let unnamed: Vec<Unnamed> = self.engine.collect(unnamed.sort_by(vec![col("order")])?).await?;
@@ -120,7 +116,7 @@ impl Plans<'_> {
         let value = |scope: &str, protein: &str, position: u32, mutant: &str, ddg_kcal: f32| {
             (scope.to_owned(), protein.to_owned(), position, mutant.to_owned(), ddg_kcal.to_bits())
         };
-        let of = |m: &Measured| value(&m.scope, &m.protein_id, m.position, &m.mutant, m.ddg_kcal);
+        let of = |m: &Measured| value(self.scope(m.order), &m.protein_id, m.position, &m.mutant, m.ddg_kcal);
         let mut seen: BTreeSet<_> = known.iter().map(of).collect();
         // Where one row does not fit, the structure is numbered otherwise and the others fit by chance.
         let misfits: BTreeMap<String, String> = unnamed
@@ -152,9 +148,10 @@ impl Plans<'_> {
             if row.test {
                 tests.insert(protein_id.clone());
             }
-            if seen.insert(value(&row.scope, &protein_id, row.position, &row.mutant, row.ddg_kcal)) {
+            let scope = self.scope(row.order);
+            if seen.insert(value(scope, &protein_id, row.position, &row.mutant, row.ddg_kcal)) {
                 self.kept.insert(row.order);
-                let Unnamed { wild_type, position, mutant, ddg_kcal, structure, source, scope, .. } = row;
+                let Unnamed { wild_type, position, mutant, ddg_kcal, structure, .. } = row;
                 found.push(Measured {
                     order: row.order,
                     protein_id,
@@ -163,8 +160,6 @@ impl Plans<'_> {
                     mutant,
                     ddg_kcal,
                     structure,
-                    source,
-                    scope,
                 });
             }
         }

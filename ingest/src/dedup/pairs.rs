@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use datafusion::dataframe::DataFrame;
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::logical_expr::{Expr, JoinType, col};
+use datafusion::logical_expr::{Expr, JoinType, col, lit};
 use serde::{Deserialize, Serialize};
 
 use super::{Plans, Refused};
 use crate::Error;
-use crate::claim::number;
+use crate::claim::{self, number};
 use crate::reason::Reason;
 
 /// A pair whose proteins are found. Ids are numbers here, of which there may be millions.
@@ -28,8 +28,6 @@ pub(crate) struct Pair {
 struct Claimed {
     order: u64,
     record: u64,
-    source: String,
-    scope: String,
     id_a: String,
     id_b: String,
     label: bool,
@@ -61,11 +59,9 @@ impl Plans<'_> {
     pub(super) async fn pairs(&mut self) -> Result<Vec<Pair>, Error> {
         let (mut unknown, mut alone) = (Vec::new(), Vec::new());
         let mut found: Vec<Found> = Vec::new();
-        let sources: HashMap<&str, u8> =
-            self.config.source.iter().zip(0..).map(|(source, at)| (source.name.as_str(), at)).collect();
         let (mut modes, mut numbers): (Vec<String>, HashMap<String, u16>) = Default::default();
         let add = |claim: Claimed| {
-            let Claimed { order, record, source, scope, id_a, id_b, label, mode, found_a, found_b } = claim;
+            let Claimed { order, record, id_a, id_b, label, mode, found_a, found_b } = claim;
             let (a, b) = match (found_a, found_b) {
                 (Some(a), Some(b)) if a == b => {
                     alone.push(Refused { record, detail: id_a });
@@ -84,8 +80,8 @@ impl Plans<'_> {
                     *numbers.entry(mode).or_insert(modes.len() as u16 - 1)
                 }
             };
-            let source = sources[source.as_str()];
-            let scope = if scope.is_empty() { 0 } else { source + 1 };
+            let source = claim::place(order).0 as u8;
+            let scope = if self.scope(order).is_empty() { 0 } else { source + 1 };
             found.push(Found { scope, proteins: [a.min(b), a.max(b)], mode, order, record, source, label });
             Ok(())
         };
@@ -133,7 +129,8 @@ impl Plans<'_> {
 
     /// Claims of pairs, each with what the dictionary of its source calls its partners.
     fn claimed_pairs(&self) -> Result<DataFrame, Error> {
-        let mut columns: Vec<Expr> = ["order", "record", "source", "scope"].map(col).to_vec();
+        let of_source = || col("order") >> lit(claim::SOURCE_BIT);
+        let mut columns: Vec<Expr> = vec![col("order"), col("record"), of_source().alias("source")];
         columns.extend(["id_a", "id_b", "label", "mode"].map(|f| get_field(col("ppi"), f).alias(f)));
         let mut pairs = self.claims_for("ppi")?.select(columns)?;
         for end in ["a", "b"] {
@@ -143,7 +140,7 @@ impl Plans<'_> {
                 .clone()
                 .filter(col("member").is_not_null())?
                 .select(vec![
-                    col("source").alias(&source),
+                    of_source().alias(&source),
                     col("accession").alias(&name),
                     col("protein_id").alias(&protein),
                 ])?

@@ -1,4 +1,4 @@
-//! The file of claims that a unit becomes.
+//! The files that a unit becomes: its claims, and the facts among them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,11 +90,11 @@ impl Encoder {
             match field.name().as_str() {
                 "order" => Arc::new(UInt64Array::from_iter_values(claims.iter().map(|of| of.order))),
                 "record" => Arc::new(UInt64Array::from_iter_values(claims.iter().map(|of| of.record))),
-                "accession" => texts(claims, |of| Some(&of.accession)),
-                "protein_id" => texts(claims, |of| of.protein_id.as_deref()),
-                "sequence" => texts(claims, |of| of.sequence.as_deref()),
+                "accession" => text_column(claims, |of| Some(&of.accession)),
+                "protein_id" => text_column(claims, |of| of.protein_id.as_deref()),
+                "sequence" => text_column(claims, |of| of.sequence.as_deref()),
                 "test" => Arc::new(BooleanArray::from_iter(claims.iter().map(|of| Some(of.test)))),
-                "key" => texts(claims, |of| of.key.as_deref()),
+                "key" => text_column(claims, |of| of.key.as_deref()),
                 _ if is_rare(&field) => rare.next().expect("a column for every field"),
                 _ => new_null_array(field.data_type(), claims.len()),
             }
@@ -104,7 +104,7 @@ impl Encoder {
 }
 
 /// A column of texts, which takes the room that it needs and no more.
-pub(crate) fn texts<'a, T>(rows: &'a [T], text: impl Fn(&'a T) -> Option<&'a str>) -> ArrayRef {
+pub(crate) fn text_column<'a, T>(rows: &'a [T], text: impl Fn(&'a T) -> Option<&'a str>) -> ArrayRef {
     let bytes = rows.iter().filter_map(&text).map(str::len).sum();
     let mut column = LargeStringBuilder::with_capacity(rows.len(), bytes);
     rows.iter().for_each(|row| column.append_option(text(row)));

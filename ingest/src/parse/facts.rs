@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use fs_err as fs;
 
@@ -12,13 +11,14 @@ use crate::Error;
 use crate::buckets;
 use crate::claim::{self, Claim, Fact};
 
-/// Bytes of rows that are dealt out into buckets together.
-const DEAL: usize = if cfg!(test) { 1 << 12 } else { 32 << 20 };
+/// Bytes of rows that are dealt out into buckets together, in all files that are written at a time, and in one of them at least.
+const DEALS: usize = 64 << 20;
+const DEAL: usize = if cfg!(test) { 1 << 12 } else { 4 << 20 };
 /// The length of a text that is not there.
 const NONE: u32 = u32::MAX;
 
 /// A fact as it stands in a file.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Row<'a> {
     /// Its place ([`claim::place`]), which tells its source.
     pub(crate) order: u64,
@@ -68,13 +68,13 @@ pub(crate) struct Block {
 
 impl Block {
     pub(super) fn new(claims: &[Claim]) -> Self {
-        let fact = |claim: &'_ Claim| {
-            let protein =
-                claim.fact.as_ref().map(|_| claim.protein_id.as_deref().expect("a fact has a protein"));
-            protein.map(claim::number)
-        };
-        let mut facts: Vec<(u128, &Claim, &Fact)> =
-            claims.iter().filter_map(|claim| Some((fact(claim)?, claim, &**claim.fact.as_ref()?))).collect();
+        let mut facts: Vec<(u128, &Claim, &Fact)> = Vec::new();
+        for claim in claims {
+            if let Some(fact) = &claim.fact {
+                let protein = claim.protein_id.as_deref().expect("a fact has a protein");
+                facts.push((claim::number(protein), claim, fact));
+            }
+        }
         facts.sort_by_key(|&(protein, ..)| bucket(protein));
         let room = |(_, claim, fact): &(u128, &Claim, &Fact)| {
             let Fact { question, raw_text, text, evidence, .. } = fact;
@@ -107,44 +107,59 @@ fn bucket(protein: u128) -> usize {
     (protein >> 120) as usize
 }
 
+/// Where each bucket of a deal begins in the file, and the last ends.
+type Deal = [u64; buckets::N + 1];
+
 /// A file of facts that grows.
 pub(super) struct Writer {
     file: BufWriter<File>,
     waiting: Vec<Block>,
+    n_waiting: usize,
+    /// Bytes that wait before they are dealt out.
+    most_waiting: usize,
     n_bytes: u64,
-    /// Of what was dealt out at each time, where each bucket begins in the file, and the last ends.
-    deals: Vec<[u64; buckets::N + 1]>,
+    deals: Vec<Deal>,
 }
 
 impl Writer {
+    /// Begins a file, one of as many at a time as rayon has threads.
     pub(super) fn new(file: File) -> Self {
-        Self { file: BufWriter::with_capacity(1 << 17, file), waiting: vec![], n_bytes: 0, deals: vec![] }
+        let file = BufWriter::with_capacity(1 << 17, file);
+        let most_waiting = DEAL.max(DEALS / rayon::current_num_threads());
+        let most_waiting = if cfg!(test) { DEAL } else { most_waiting };
+        Self { file, waiting: vec![], n_waiting: 0, most_waiting, n_bytes: 0, deals: vec![] }
     }
 
     pub(super) fn append(&mut self, block: Block) -> Result<(), Error> {
+        if block.bytes.is_empty() {
+            return Ok(());
+        }
+        self.n_waiting += block.bytes.len();
         self.waiting.push(block);
-        let waiting: usize = self.waiting.iter().map(|block| block.bytes.len()).sum();
-        if waiting < DEAL { Ok(()) } else { self.deal() }
+        if self.n_waiting < self.most_waiting { Ok(()) } else { self.deal() }
     }
 
     fn deal(&mut self) -> Result<(), Error> {
+        let blocks = std::mem::take(&mut self.waiting);
+        self.n_waiting = 0;
         let mut begin = [self.n_bytes; buckets::N + 1];
         for bucket in 0..buckets::N {
-            for block in &self.waiting {
+            for block in &blocks {
                 let rows = &block.bytes[block.begin[bucket]..block.begin[bucket + 1]];
                 self.file.write_all(rows)?;
                 self.n_bytes += rows.len() as u64;
             }
             begin[bucket + 1] = self.n_bytes;
         }
-        self.waiting.clear();
         self.deals.push(begin);
         Ok(())
     }
 
     /// Ends the file with what tells where its buckets are.
     pub(super) fn close(mut self) -> Result<(), Error> {
-        self.deal()?;
+        if !self.waiting.is_empty() {
+            self.deal()?;
+        }
         for begin in self.deals.iter().flatten() {
             self.file.write_all(&begin.to_le_bytes())?;
         }
@@ -153,29 +168,23 @@ impl Writer {
     }
 }
 
-/// The facts of all units.
+/// The facts of all units. No file is held open: there may be thousands.
 pub(crate) struct Facts {
-    files: Vec<(Mutex<fs::File>, Vec<[u64; buckets::N + 1]>)>,
+    files: Vec<(PathBuf, Vec<Deal>)>,
 }
 
 impl Facts {
     /// # Errors
     /// I/O; a file that is damaged.
     pub(super) fn open(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, Error> {
-        let open = |path| {
-            let mut file = fs::File::open(path)?;
-            let words = |file: &mut fs::File, from_end: u64| -> std::io::Result<Vec<u64>> {
-                let length = file.metadata()?.len();
-                file.seek(SeekFrom::Start(length.checked_sub(8 * from_end).ok_or_else(damaged)?))?;
-                let mut words = Vec::new();
-                file.read_to_end(&mut words)?;
-                Ok(words.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
-            };
-            let n_deals = words(&mut file, 1)?[0];
-            let begin = words(&mut file, n_deals * (buckets::N as u64 + 1) + 1)?;
-            Ok((Mutex::new(file), begin.as_chunks().0.to_vec()))
-        };
-        Ok(Self { files: paths.into_iter().map(open).collect::<Result<_, Error>>()? })
+        let mut files = Vec::new();
+        for path in paths {
+            let deals = deals(&mut fs::File::open(&path)?)?;
+            if !deals.is_empty() {
+                files.push((path, deals));
+            }
+        }
+        Ok(Self { files })
     }
 
     /// The rows of a bucket, for [`rows`].
@@ -183,39 +192,60 @@ impl Facts {
     /// # Errors
     /// I/O.
     pub(crate) fn bucket(&self, bucket: usize) -> Result<Vec<u8>, Error> {
-        let deals = self.files.iter().flat_map(|(_, deals)| deals);
-        let mut bytes = vec![0; deals.map(|begin| begin[bucket + 1] - begin[bucket]).sum::<u64>() as usize];
-        let mut rest = &mut bytes[..];
-        for (file, deals) in &self.files {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            for begin in deals.iter().filter(|begin| begin[bucket] < begin[bucket + 1]) {
-                let rows = rest.split_off_mut(..(begin[bucket + 1] - begin[bucket]) as usize);
-                file.seek(SeekFrom::Start(begin[bucket]))?;
-                file.read_exact(rows.expect("there is room for all of them"))?;
+        let pieces =
+            |deals: &[Deal]| deals.iter().map(|begin| begin[bucket]..begin[bucket + 1]).collect::<Vec<_>>();
+        let files: Vec<_> = self.files.iter().map(|(path, deals)| (path, pieces(deals))).collect();
+        let n_bytes = files.iter().flat_map(|of| &of.1).map(|piece| piece.end - piece.start).sum::<u64>();
+        let mut bytes = Vec::with_capacity(n_bytes as usize);
+        for (path, mut pieces) in files {
+            pieces.retain(|piece| !piece.is_empty());
+            if pieces.is_empty() {
+                continue;
+            }
+            let mut file = fs::File::open(path)?;
+            for piece in pieces {
+                file.seek(SeekFrom::Start(piece.start))?;
+                (&mut file).take(piece.end - piece.start).read_to_end(&mut bytes)?;
             }
         }
         Ok(bytes)
     }
 }
 
-/// The rows of a bucket, in no order.
-///
-/// # Errors
-/// Damaged bytes.
-pub(crate) fn rows(mut bytes: &[u8]) -> Result<Vec<Row<'_>>, Error> {
-    let mut rows = Vec::new();
-    while !bytes.is_empty() {
-        let (row, rest) = Row::read(bytes).ok_or_else(damaged)?;
-        rows.push(row);
-        bytes = rest;
-    }
-    Ok(rows)
+/// Where the buckets of a file of facts are.
+fn deals(file: &mut fs::File) -> Result<Vec<Deal>, Error> {
+    let length = file.metadata()?.len();
+    let mut words = |from_end: u64| -> std::io::Result<Vec<u64>> {
+        file.seek(SeekFrom::Start(length.checked_sub(from_end).ok_or_else(damaged)?))?;
+        let mut words = Vec::new();
+        file.read_to_end(&mut words)?;
+        Ok(words.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
+    };
+    let n_deals = words(8)?[0];
+    let index =
+        n_deals.checked_mul(size_of::<Deal>() as u64).and_then(|n| n.checked_add(8)).ok_or_else(damaged)?;
+    let words = words(index)?;
+    let deals: &[Deal] = words.as_chunks().0;
+    // One bucket behind the other, and the index behind the last.
+    let is_sound = deals.as_flattened().is_sorted() && words.len() as u64 * 8 == index;
+    let end = deals.last().map_or(0, |begin| begin[buckets::N]);
+    if is_sound && end == length - index { Ok(deals.to_vec()) } else { Err(damaged().into()) }
+}
+
+/// The rows of a bucket, in no order, until one is damaged.
+pub(crate) fn rows(mut bytes: &[u8]) -> impl Iterator<Item = Result<Row<'_>, Error>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let read = Row::read(bytes);
+        bytes = read.map_or(&[], |(_, rest)| rest);
+        Some(read.map(|(row, _)| row).ok_or_else(|| damaged().into()))
+    })
 }
 
 fn damaged() -> std::io::Error {
-    std::io::Error::other(
-        "a file of facts in the temporary folder is damaged; remove the folder and run again",
-    )
+    std::io::Error::other("a file of facts in the temporary folder was damaged; run again")
 }
 
 #[cfg(test)]
@@ -258,10 +288,12 @@ mod tests {
         }
         let facts = Facts::open(paths.clone()).unwrap();
         assert!(facts.files[0].1.len() > 2, "many deals");
+        assert_eq!(facts.files.len(), 2, "a file without facts is not asked");
         let mut n_rows = 0;
         for bucket in 0..buckets::N {
             let bytes = facts.bucket(bucket).unwrap();
-            for row in rows(&bytes).unwrap() {
+            for row in rows(&bytes) {
+                let row = row.unwrap();
                 let (n, claim) = (row.order, &claims[row.order as usize]);
                 let fact = claim.fact.as_ref().unwrap();
                 assert_eq!((row.protein, row.id), (protein(n), fact.id));
@@ -271,14 +303,17 @@ mod tests {
                 assert!(row.evidence.split_terminator(' ').eq(&fact.evidence));
                 n_rows += 1;
             }
-            assert!(bytes.is_empty() || rows(&bytes[..bytes.len() - 1]).is_err());
+            assert!(bytes.is_empty() || rows(&bytes[..bytes.len() - 1]).any(|row| row.is_err()));
         }
         assert_eq!(n_rows, 300);
 
         let whole = fs::read(&paths[0]).unwrap();
-        fs::write(&paths[0], &whole[..100]).unwrap();
-        assert!(Facts::open(paths.clone()).is_err());
-        fs::write(&paths[0], b"").unwrap();
-        assert!(Facts::open(paths).is_err());
+        let mut turned = whole.clone();
+        let at = whole.len() - 100 * 8;
+        turned[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        for damaged in [&[][..], &whole[..100], &whole[1..], &[7; 100], &[255; 100], &turned] {
+            fs::write(&paths[0], damaged).unwrap();
+            assert!(Facts::open(paths.clone()).is_err());
+        }
     }
 }
