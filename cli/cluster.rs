@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 use ingest::distributed;
 
@@ -18,8 +18,8 @@ pub(crate) enum Cluster {
     /// Do the work that a scheduler hands out
     Executor {
         /// The scheduler
-        #[arg(long, value_name = "HOST:PORT")]
-        scheduler: String,
+        #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+        scheduler: (String, u16),
         /// Where other executors fetch what this one has made
         #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50051")]
         bind: SocketAddr,
@@ -35,15 +35,18 @@ pub(crate) enum Cluster {
     },
 }
 
+fn address(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text.rsplit_once(':').ok_or("expected HOST:PORT")?;
+    Ok((host.to_owned(), port.parse().map_err(|_| format!("{port:?} is no port"))?))
+}
+
 /// Runs until the process is ended.
 pub(crate) fn run(what: Cluster) -> Result<()> {
     match what {
         Cluster::Scheduler { bind } => Ok(distributed::scheduler(bind)?),
         Cluster::Executor { scheduler, bind, host, memory_mib, work } => {
-            let (name, port) = scheduler.rsplit_once(':').context("--scheduler: expected HOST:PORT")?;
-            let port = port.parse().with_context(|| format!("--scheduler: {port:?} is no port"))?;
             let host = host.unwrap_or_else(|| bind.ip().to_string());
-            Ok(distributed::executor((name, port), bind, &host, memory_mib, &work)?)
+            Ok(distributed::executor((&scheduler.0, scheduler.1), bind, &host, memory_mib, &work)?)
         }
     }
 }
