@@ -11,9 +11,9 @@ use crate::Error;
 use crate::buckets;
 use crate::claim::{self, Claim, Fact};
 
-/// Bytes of rows that are dealt out into buckets together, in all files that are written at a time, and in one of them at least.
-const DEALS: usize = 64 << 20;
-const DEAL: usize = if cfg!(test) { 1 << 12 } else { 4 << 20 };
+/// Bytes of rows that are dealt out into buckets together. Every thread may fill a file; not so many bytes where there are more
+/// threads, since a unit that is parsed twice must leave the same bytes.
+const DEAL: usize = if cfg!(test) { 1 << 12 } else { 8 << 20 };
 /// The length of a text that is not there.
 const NONE: u32 = u32::MAX;
 
@@ -115,19 +115,14 @@ pub(super) struct Writer {
     file: BufWriter<File>,
     waiting: Vec<Block>,
     n_waiting: usize,
-    /// Bytes that wait before they are dealt out.
-    most_waiting: usize,
     n_bytes: u64,
     deals: Vec<Deal>,
 }
 
 impl Writer {
-    /// Begins a file, one of as many at a time as rayon has threads.
     pub(super) fn new(file: File) -> Self {
         let file = BufWriter::with_capacity(1 << 17, file);
-        let most_waiting = DEAL.max(DEALS / rayon::current_num_threads());
-        let most_waiting = if cfg!(test) { DEAL } else { most_waiting };
-        Self { file, waiting: vec![], n_waiting: 0, most_waiting, n_bytes: 0, deals: vec![] }
+        Self { file, waiting: vec![], n_waiting: 0, n_bytes: 0, deals: vec![] }
     }
 
     pub(super) fn append(&mut self, block: Block) -> Result<(), Error> {
@@ -136,7 +131,7 @@ impl Writer {
         }
         self.n_waiting += block.bytes.len();
         self.waiting.push(block);
-        if self.n_waiting < self.most_waiting { Ok(()) } else { self.deal() }
+        if self.n_waiting < DEAL { Ok(()) } else { self.deal() }
     }
 
     fn deal(&mut self) -> Result<(), Error> {
