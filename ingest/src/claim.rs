@@ -292,14 +292,9 @@ pub(crate) fn number(id: &str) -> u128 {
     u128::from(half(high)) << 64 | u128::from(half(low))
 }
 
-/// The 32 hex digits of a number.
-pub(crate) fn digits(id: u128) -> [u8; 32] {
-    std::array::from_fn(|at| b"0123456789abcdef"[(id >> (124 - 4 * at)) as usize & 15])
-}
-
 /// The id that is this number.
-pub(crate) fn id(id: u128) -> String {
-    digits(id).map(char::from).iter().collect()
+pub(crate) fn id(number: u128) -> String {
+    datasets::hex(&number.to_be_bytes())
 }
 
 /// Place of the record that a claim is of.

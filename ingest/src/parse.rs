@@ -200,25 +200,35 @@ impl Parser {
         let ledger = Arc::new(Ledger::default());
         datasets::atomic_write::<Error>(&self.facts(unit), |facts| {
             datasets::atomic_write(&self.claims(unit), |claims| {
-                let [claims, facts] = [claims.try_clone()?, facts.try_clone()?];
-                let mut claims = Claims::new(claims, facts, self.is_over.clone())?;
-                let files = source::files(&context.source).enumerate();
-                for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
-                    let path = self.job.data.join(name);
-                    let bar = self.bars.add(bar(&path));
-                    let mut sink =
-                        Sink::new(context.clone(), file, ledger.clone(), &mut claims, self.helpers.clone());
-                    source::read(&context, &path, bar.clone(), &mut sink)?;
-                    sink.close();
-                    bar.finish_and_clear();
-                }
-                claims.close()
+                let claims = Claims::new(claims.try_clone()?, facts.try_clone()?, self.is_over.clone())?;
+                self.stage(unit, &context, &ledger, claims)
             })
         })?;
         // Last: who finds the notes finds the claims and facts.
         crate::work::keep(&self.notes(unit), &ledger.take())?;
         tracing::info!(unit = unit.name, seconds = started.elapsed().as_secs_f32(), "parsed");
         Ok(())
+    }
+
+    /// Parses the files of a unit, one after the other.
+    fn stage(
+        &self,
+        unit: &Unit,
+        context: &Arc<Context>,
+        ledger: &Arc<Ledger>,
+        mut claims: Claims,
+    ) -> Result<(), Error> {
+        let files = source::files(&context.source).enumerate();
+        for (file, name) in files.skip(unit.files.start).take(unit.files.len()) {
+            let path = self.job.data.join(name);
+            let bar = self.bars.add(bar(&path));
+            let mut sink =
+                Sink::new(context.clone(), file, ledger.clone(), &mut claims, self.helpers.clone());
+            source::read(context, &path, bar.clone(), &mut sink)?;
+            sink.close();
+            bar.finish_and_clear();
+        }
+        claims.close()
     }
 
     /// Looks up the texts of records, as much of each as the quarantine keeps. Their files are read once more: to keep the text

@@ -72,7 +72,7 @@ pub fn floors(reward: &Reward, train: &[Truth], test: &[Truth]) -> Result<Vec<Fl
 /// The constant answer that earns most on `truths`, which are not empty and all of `task`.
 fn best_constant(reward: &Reward, task: Task, truths: &[Truth]) -> Answer {
     match task {
-        Task::Go => frequent_terms(reward, truths),
+        Task::Go => answer_of(reward, &frequent_terms(&sets(truths))),
         Task::Ppi => {
             let n_yes = truths.iter().filter(|truth| **truth == Truth::Ppi(true)).count();
             Answer::Ppi(2 * n_yes > truths.len())
@@ -93,27 +93,27 @@ fn best_constant(reward: &Reward, task: Task, truths: &[Truth]) -> Answer {
     }
 }
 
-/// All terms with at least the frequency that earns most on these truths.
-fn frequent_terms(reward: &Reward, truths: &[Truth]) -> Answer {
-    let counts = term_counts(truths);
+/// All terms with at least the frequency among these sets that earns most on them.
+pub fn frequent_terms(sets: &[&go::Terms]) -> go::Terms {
+    let counts = term_counts(sets);
     let mut thresholds: Vec<usize> = counts.iter().map(|&(_, n)| n).collect();
     thresholds.sort_unstable_by(|a, b| b.cmp(a));
     thresholds.dedup();
-    // A term in under 2% of the truths costs more precision than it can bring; 50 steps bound the search.
-    let steps = thresholds.into_iter().filter(|n| n * 50 >= truths.len()).take(50);
+    // A term in under 2% of the sets costs more precision than it can bring; 50 steps bound the search.
+    let steps = thresholds.into_iter().filter(|n| n * 50 >= sets.len()).take(50);
     let with = |threshold: usize| {
         let indices = counts.iter().filter(|&&(_, n)| n >= threshold).map(|&(term, _)| term).collect();
         go::Terms { indices, n_unknown: 0 }
     };
     let earns = |threshold: usize| {
         let terms = with(threshold);
-        sum(sets(truths).map(|truth| go::agreement(&terms, truth).f1))
+        sum(sets.iter().map(|truth| go::agreement(&terms, truth).f1))
     };
-    answer_of(reward, &with(best(steps.chain([usize::MAX]), earns)))
+    with(best(steps.chain([usize::MAX]), earns))
 }
 
 fn most_common_term(reward: &Reward, truths: &[Truth]) -> Answer {
-    let counts = term_counts(truths);
+    let counts = term_counts(&sets(truths));
     let top = counts.iter().rev().max_by_key(|&&(_, n)| n);
     let indices = top.map(|&(term, _)| term).into_iter().collect();
     answer_of(reward, &go::Terms { indices, n_unknown: 0 })
@@ -121,14 +121,13 @@ fn most_common_term(reward: &Reward, truths: &[Truth]) -> Answer {
 
 /// The most specific terms, which propagate to the whole set again: sets of frequent terms are closed upwards.
 fn answer_of(reward: &Reward, terms: &go::Terms) -> Answer {
-    let specific = reward.ontology.most_specific(terms);
-    Answer::Go(specific.into_iter().map(|term| reward.ontology.id(term).to_owned()).collect())
+    Answer::Go(reward.ontology.specific_ids(terms))
 }
 
-/// How many truths hold each term, by term.
-fn term_counts(truths: &[Truth]) -> Vec<(u32, usize)> {
+/// How many sets hold each term, by term.
+fn term_counts(sets: &[&go::Terms]) -> Vec<(u32, usize)> {
     let mut counts = BTreeMap::new();
-    for &term in sets(truths).flat_map(|terms| &terms.indices) {
+    for &term in sets.iter().flat_map(|terms| &terms.indices) {
         *counts.entry(term).or_insert(0) += 1;
     }
     counts.into_iter().collect()
@@ -141,8 +140,8 @@ fn most_common_class(truths: &[Truth]) -> Answer {
     Answer::Plddt(class, Some(mean(of_class(class)).clamp(0.0, 100.0) as f32))
 }
 
-fn sets(truths: &[Truth]) -> impl Iterator<Item = &go::Terms> {
-    truths.iter().filter_map(|truth| if let Truth::Go(terms) = truth { Some(terms) } else { None })
+fn sets(truths: &[Truth]) -> Vec<&go::Terms> {
+    truths.iter().filter_map(|truth| if let Truth::Go(terms) = truth { Some(terms) } else { None }).collect()
 }
 
 fn numbers(truths: &[Truth]) -> impl Iterator<Item = f64> {

@@ -235,6 +235,11 @@ impl Ontology {
         let above: BTreeSet<u32> = terms.indices.iter().flat_map(|&at| self.ancestors(at)).collect();
         terms.indices.iter().copied().filter(|at| !above.contains(at)).collect()
     }
+
+    /// Their ids.
+    pub fn specific_ids(&self, terms: &Terms) -> Vec<String> {
+        self.most_specific(terms).into_iter().map(|at| self.id(at).to_owned()).collect()
+    }
 }
 
 /// One `[Term]` as the file has it.

@@ -24,7 +24,7 @@ pub mod structure;
 use std::sync::Arc;
 
 pub use answer::{Answer, Confidence, Reason, Task};
-pub use floor::{Floor, MixedTasks, floors};
+pub use floor::{Floor, MixedTasks, floors, frequent_terms};
 use serde::Serialize;
 
 /// What is true of one prompt. The truth decides how the answer is read, so a reward cannot meet the wrong task.

@@ -26,9 +26,8 @@ impl Corpus {
             false => Ontology::default(),
         };
         let most_specific = |terms: &[String]| {
-            let specific = ontology.most_specific(&ontology.propagate(terms));
-            let ids: Vec<&str> = specific.into_iter().map(|at| ontology.id(at)).collect();
-            terms.iter().filter(|term| ids.contains(&term.as_str())).cloned().collect()
+            let specific = ontology.specific_ids(&ontology.propagate(terms));
+            terms.iter().filter(|term| specific.contains(term)).cloned().collect()
         };
         let records = Records::read(tables, options, &most_specific)?;
         for (reason, n) in &records.left_out {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use datasets::llm::{Fact, Record};
 use rewards::go::{Terms, agreement};
-use rewards::{Answer, Reason, Reward, Task, answer};
+use rewards::{Answer, Reason, Reward, Task, answer, frequent_terms};
 use serde_json::{Map, json};
 
 use super::{Asking, Corpus, Policy, Questions, sample, sampled};
@@ -79,8 +79,7 @@ pub fn run(
         }
         let rows = METRICS.iter().map(|(metric, value)| comparison.row(metric, true, value)).collect();
         let samples = questions.examples.iter().enumerate().map(|(at, example)| {
-            let specific = reward.ontology.most_specific(&own[at]).into_iter();
-            let named = specific.map(|index| reward.ontology.id(index).to_owned()).collect();
+            let named = reward.ontology.specific_ids(&own[at]);
             let f1 = agreement(&own[at], &truths[at]).f1;
             let metrics = Map::from_iter([("f1".to_owned(), json!(f1))]);
             sample(at, example, &said[at].join("\n"), Ok(Answer::Go(named)), metrics)
@@ -102,17 +101,11 @@ pub fn run(
 /// The terms that agree best with all answers to a question: what earns most if the truth is spread as they are. Tried are the
 /// answers, and the terms that so many of them name.
 fn consensus(answers: &[Terms]) -> Terms {
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    answers.iter().flat_map(|of| &of.indices).for_each(|&term| *counts.entry(term).or_default() += 1);
-    let named = |n_least| {
-        let indices = counts.iter().filter(|&(_, &n)| n >= n_least).map(|(&term, _)| term);
-        Terms { indices: indices.collect(), n_unknown: 0 }
-    };
+    let frequent = frequent_terms(&answers.iter().collect::<Vec<_>>());
     let worth = |terms: &Terms| answers.iter().map(|of| agreement(terms, of).f1).sum::<f64>();
-    let tried = answers.iter().cloned().chain((1..=answers.len()).map(named));
-    let tried = tried.map(|terms| (worth(&terms), terms));
+    let tried = answers.iter().chain([&frequent]).map(|terms| (worth(terms), terms));
     let best = tried.reduce(|best, other| if other.0 > best.0 { other } else { best });
-    best.map(|(_, terms)| terms).unwrap_or_default()
+    best.map_or_else(Terms::default, |(_, terms)| terms.clone())
 }
 
 /// Constant answers and the nearest training protein, each fitted per aspect.

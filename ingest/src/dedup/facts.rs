@@ -93,11 +93,17 @@ impl Plans<'_> {
         }
         let Chosen { facts, repeats, contradictions, near } = chosen;
         let kept = facts.iter().map(|of| of.row.order).collect();
-        let facts = batch::<FactRow>(columns(&facts)?)?;
-        let kept_id = id_column(&repeats, |of| of.1);
-        let similarity: ArrayRef = Arc::new(Float32Array::from_iter_values(repeats.iter().map(|of| of.2)));
-        let repeats: Vec<&Claimed<'_>> = repeats.iter().map(|of| of.0).collect();
-        let repeats = batch::<RepeatRow>([vec![kept_id, similarity], columns(&repeats)?].concat())?;
+        let facts = batch::<FactRow>(&facts, |_| None)?;
+        let of_repeat = |name: &str| -> Option<ArrayRef> {
+            let similarities = || Float32Array::from_iter_values(repeats.iter().map(|of| of.2));
+            match name {
+                "kept_id" => Some(id_column(&repeats, |of| of.1)),
+                "similarity" => Some(Arc::new(similarities())),
+                _ => None,
+            }
+        };
+        let repeated: Vec<&Claimed<'_>> = repeats.iter().map(|of| of.0).collect();
+        let repeats = batch::<RepeatRow>(&repeated, of_repeat)?;
         Ok(Merged { facts, repeats, contradictions, kept, near })
     }
 
@@ -141,8 +147,11 @@ impl Plans<'_> {
     }
 }
 
-/// The columns of facts.
-fn columns(facts: &[&Claimed<'_>]) -> Result<Vec<ArrayRef>, Error> {
+/// Rows of a table of facts; `more`: the columns that are not theirs, by name.
+fn batch<T: Rows>(
+    facts: &[&Claimed<'_>],
+    more: impl Fn(&str) -> Option<ArrayRef>,
+) -> Result<RecordBatch, Error> {
     let column = |field: &FieldRef| -> Result<ArrayRef, Error> {
         Ok(match (field.name().as_str(), field.data_type()) {
             ("fact_id", _) => id_column(facts, |of| of.row.id),
@@ -156,32 +165,25 @@ fn columns(facts: &[&Claimed<'_>]) -> Result<Vec<ArrayRef>, Error> {
             ("evidence", DataType::LargeList(code)) => {
                 let lengths = OffsetBuffer::from_lengths(facts.iter().map(|of| of.evidence().count()));
                 let codes: Vec<&str> = facts.iter().flat_map(|of| of.evidence()).collect();
-                Arc::new(LargeListArray::try_new(
-                    code.clone(),
-                    lengths,
-                    text_column(&codes, |of| Some(of)),
-                    None,
-                )?)
+                let codes = text_column(&codes, |of| Some(of));
+                Arc::new(LargeListArray::try_new(code.clone(), lengths, codes, None)?)
             }
             ("licence", _) => text_column(facts, |of| Some(&of.source.licence)),
-            (name, _) => unreachable!("a fact has no {name}"),
+            (name, _) => more(name).unwrap_or_else(|| unreachable!("a fact has no {name}")),
         })
     };
-    FactRow::fields()?.iter().map(column).collect()
+    let fields = T::fields()?;
+    let columns = fields.iter().map(column).collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// A column of ids.
 fn id_column<T>(rows: &[T], id: impl Fn(&T) -> u128) -> ArrayRef {
     let mut column = LargeStringBuilder::with_capacity(rows.len(), 32 * rows.len());
     for row in rows {
-        column.append_value(str::from_utf8(&claim::digits(id(row))).expect("digits are ASCII"));
+        column.append_value(claim::id(id(row)));
     }
     Arc::new(column.finish())
-}
-
-/// Rows of a table by its columns.
-fn batch<T: Rows>(columns: Vec<ArrayRef>) -> Result<RecordBatch, Error> {
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(T::fields()?)), columns)?)
 }
 
 /// The places of facts that another stands for, with its id and how similar the two are.

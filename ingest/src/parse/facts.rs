@@ -185,22 +185,21 @@ impl Facts {
     /// The rows of a bucket, for [`rows`].
     ///
     /// # Errors
-    /// I/O.
+    /// I/O; a file that was cut.
     pub(crate) fn bucket(&self, bucket: usize) -> Result<Vec<u8>, Error> {
-        let pieces =
-            |deals: &[Deal]| deals.iter().map(|begin| begin[bucket]..begin[bucket + 1]).collect::<Vec<_>>();
-        let files: Vec<_> = self.files.iter().map(|(path, deals)| (path, pieces(deals))).collect();
-        let n_bytes = files.iter().flat_map(|of| &of.1).map(|piece| piece.end - piece.start).sum::<u64>();
-        let mut bytes = Vec::with_capacity(n_bytes as usize);
-        for (path, mut pieces) in files {
-            pieces.retain(|piece| !piece.is_empty());
-            if pieces.is_empty() {
+        let length = |begin: &Deal| begin[bucket + 1] - begin[bucket];
+        let deals = self.files.iter().flat_map(|(_, deals)| deals);
+        let mut bytes = vec![0; deals.map(length).sum::<u64>() as usize];
+        let mut rest = &mut bytes[..];
+        for (path, deals) in &self.files {
+            if deals.iter().all(|begin| length(begin) == 0) {
                 continue;
             }
             let mut file = fs::File::open(path)?;
-            for piece in pieces {
-                file.seek(SeekFrom::Start(piece.start))?;
-                (&mut file).take(piece.end - piece.start).read_to_end(&mut bytes)?;
+            for begin in deals {
+                let rows = rest.split_off_mut(..length(begin) as usize);
+                file.seek(SeekFrom::Start(begin[bucket]))?;
+                file.read_exact(rows.expect("there is room for all of them"))?;
             }
         }
         Ok(bytes)
@@ -216,9 +215,9 @@ fn deals(file: &mut fs::File) -> Result<Vec<Deal>, Error> {
         file.read_to_end(&mut words)?;
         Ok(words.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
     };
-    let n_deals = words(8)?[0];
-    let index =
-        n_deals.checked_mul(size_of::<Deal>() as u64).and_then(|n| n.checked_add(8)).ok_or_else(damaged)?;
+    let &n_deals = words(8)?.first().ok_or_else(damaged)?;
+    let index = n_deals.checked_mul(size_of::<Deal>() as u64).and_then(|n| n.checked_add(8));
+    let index = index.ok_or_else(damaged)?;
     let words = words(index)?;
     let deals: &[Deal] = words.as_chunks().0;
     // One bucket behind the other, and the index behind the last.
