@@ -236,7 +236,7 @@ impl Ontology {
         terms.indices.iter().copied().filter(|at| !above.contains(at)).collect()
     }
 
-    /// Their ids.
+    /// The ids of the [most specific](Self::most_specific) terms of a set.
     pub fn specific_ids(&self, terms: &Terms) -> Vec<String> {
         self.most_specific(terms).into_iter().map(|at| self.id(at).to_owned()).collect()
     }

@@ -99,7 +99,7 @@ pub fn run(
 }
 
 /// The terms that agree best with all answers to a question: what earns most if the truth is spread as they are. Tried are the
-/// answers, and the terms that so many of them name.
+/// answers, and the terms that enough of them name.
 fn consensus(answers: &[Terms]) -> Terms {
     let frequent = frequent_terms(&answers.iter().collect::<Vec<_>>());
     let worth = |terms: &Terms| answers.iter().map(|of| agreement(terms, of).f1).sum::<f64>();

@@ -20,7 +20,7 @@ pub(crate) mod ppi;
 pub(crate) mod protdescribe;
 pub(crate) mod protein2text;
 pub(crate) mod protein_lm;
-pub(crate) mod sink;
+mod sink;
 pub(crate) mod ss;
 pub(crate) mod ss_fasta;
 pub(crate) mod string_db;
